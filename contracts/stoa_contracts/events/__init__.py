@@ -1,0 +1,8 @@
+"""Every event that a service of Stoa emits, by owner."""
+
+from __future__ import annotations
+
+from stoa_contracts.events import executor, scheduler, tables
+from stoa_contracts.registry import Event, EventType, event_types, load_event
+
+__all__ = ["Event", "EventType", "event_types", "executor", "load_event", "scheduler", "tables"]

@@ -1,0 +1,370 @@
+"""The log: one append-only table of events, in the same database and transaction as the state it explains."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from stoa_contracts.canonical import canonical_json
+from stoa_contracts.envelope import Envelope
+from stoa_contracts.ids import new_id
+from stoa_contracts.registry import Event
+
+__all__ = [
+    "APPEND_ONLY",
+    "CHAIN_START",
+    "Broken",
+    "ConflictError",
+    "Consumption",
+    "Log",
+    "Origin",
+    "checkpoint",
+    "consumption",
+    "event",
+    "log_metadata",
+    "read_checkpoint",
+    "write_checkpoint",
+]
+
+#: The chain value before the first event.
+CHAIN_START = "0" * 64
+
+#: The tables that every service has, whatever it does.
+log_metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(column_0_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+_position = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+event = sa.Table(
+    "event",
+    log_metadata,
+    sa.Column("position", _position, primary_key=True, autoincrement=False),
+    sa.Column("id", sa.String(36), nullable=False, unique=True),
+    sa.Column("stream", sa.String(200), nullable=False),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("type", sa.String(100), nullable=False),
+    sa.Column("schema_version", sa.Integer, nullable=False),
+    sa.Column("time", sa.String(32), nullable=False, doc="RFC 3339 text, so that no driver rounds it"),
+    sa.Column("actor", sa.String(200), nullable=False),
+    sa.Column("correlationid", sa.String(200), nullable=False),
+    sa.Column("causationid", sa.String(200)),
+    sa.Column("traceparent", sa.String(200)),
+    sa.Column("data", sa.Text, nullable=False),
+    sa.Column("chain", sa.String(64), nullable=False),
+    sa.UniqueConstraint("stream", "version", name="uq_event_stream_version"),
+)
+
+checkpoint = sa.Table(
+    "checkpoint",
+    log_metadata,
+    sa.Column("name", sa.String(100), primary_key=True),
+    sa.Column("source", sa.String(100), primary_key=True),
+    sa.Column("position", sa.BigInteger, nullable=False),
+)
+
+#: Which events of other services were applied between which events of our own: what a rebuild replays, in that order.
+consumption = sa.Table(
+    "consumption",
+    log_metadata,
+    sa.Column("id", _position, primary_key=True, autoincrement=True),
+    sa.Column("name", sa.String(100), nullable=False),
+    sa.Column("source", sa.String(100), nullable=False),
+    sa.Column("first", sa.BigInteger, nullable=False),
+    sa.Column("last", sa.BigInteger, nullable=False),
+    sa.Column("own_position", sa.BigInteger, nullable=False, doc="The head of our log before they were applied"),
+)
+
+
+class ConflictError(Exception):
+    """The stream has moved on since the caller read it."""
+
+    def __init__(self, stream: str, expected: int, actual: int) -> None:
+        super().__init__(f"Stream {stream} is at version {actual}, not at {expected}")
+        self.stream = stream
+        self.expected = expected
+        self.actual = actual
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Who caused an event, and by what."""
+
+    actor: str
+    """The person or service on whose behalf it happened."""
+
+    correlationid: str
+    """What all events have in common that follow from one request."""
+
+    causationid: str | None = None
+    """The id of the event that caused it, where there is one."""
+
+    traceparent: str | None = None
+    """W3C Trace Context, section 3.2."""
+
+
+@dataclass(frozen=True)
+class Broken:
+    """The first place where a log does not hold what was written."""
+
+    position: int
+    id: str | None
+    problem: str
+
+
+@dataclass(frozen=True)
+class Consumption:
+    """A run of events of another service, and where in our own log they were applied."""
+
+    source: str
+    first: int
+    last: int
+    own_position: int
+
+
+class Log:
+    """The log of one service.
+
+    Every method takes the connection of a transaction that the caller opened (`stoa_chassis.database.Database.write` or
+    ``read``), so that events and the state they explain are committed together.
+
+    Parameters
+    ----------
+    service
+        The owner of the events.
+    """
+
+    def __init__(self, service: str) -> None:
+        self.service = service
+        self.source = f"urn:stoa:{service}"
+
+    def head(self, connection: sa.Connection) -> int:
+        """Give the position of the last event, 0 in an empty log."""
+        return connection.execute(sa.select(sa.func.coalesce(sa.func.max(event.c.position), 0))).scalar_one()
+
+    def version(self, connection: sa.Connection, stream: str) -> int:
+        """Give the version of a stream: the number of its events."""
+        statement = sa.select(sa.func.coalesce(sa.func.max(event.c.version), 0)).where(event.c.stream == stream)
+        return connection.execute(statement).scalar_one()
+
+    def append(
+        self,
+        connection: sa.Connection,
+        stream: str,
+        events: Sequence[Event],
+        origin: Origin,
+        *,
+        expected_version: int | None = None,
+    ) -> list[Envelope]:
+        """Append events to a stream.
+
+        Parameters
+        ----------
+        connection
+            Of a write transaction: it holds the writer lock, which is what makes positions gapless.
+        stream
+            The stream's id.
+        events
+            Facts, in their order.
+        origin
+            Who and why.
+        expected_version
+            The version at which the caller saw the stream.
+
+        Returns
+        -------
+        list of Envelope
+            The events as they stand in the log.
+
+        Raises
+        ------
+        ConflictError
+            If the stream is not at the expected version.
+        """
+        if not events:
+            return []
+        version = self.version(connection, stream)
+        if expected_version is not None and version != expected_version:
+            raise ConflictError(stream, expected_version, version)
+        last = connection.execute(sa.select(event.c.position, event.c.chain).order_by(event.c.position.desc()).limit(1)).first()
+        position, chain = (last.position, last.chain) if last else (0, CHAIN_START)
+        now = datetime.now(UTC)
+        envelopes, rows = [], []
+        for offset, fact in enumerate(events, start=1):
+            envelope = Envelope(
+                id=new_id(),
+                source=self.source,
+                type=fact.event_type.type,
+                subject=stream,
+                time=now,
+                dataschema=fact.event_type.dataschema,
+                position=str(position + offset),
+                streamversion=version + offset,
+                actor=origin.actor,
+                correlationid=origin.correlationid,
+                causationid=origin.causationid,
+                traceparent=origin.traceparent,
+                data=fact.model_dump(mode="json"),
+            )
+            chain = _link(chain, envelope.to_bytes())
+            envelopes.append(envelope)
+            rows.append(_to_row(envelope, chain))
+        connection.execute(sa.insert(event), rows)
+        return envelopes
+
+    def read(
+        self, connection: sa.Connection, *, after: int = 0, limit: int | None = None, stream: str | None = None, until: int | None = None
+    ) -> list[Envelope]:
+        """Read events in the order of the log.
+
+        Parameters
+        ----------
+        connection
+            Of any transaction.
+        after
+            Only events beyond this position.
+        limit
+            At most so many.
+        stream
+            Only events of this stream.
+        until
+            Only events up to this position.
+        """
+        statement = sa.select(event).where(event.c.position > after).order_by(event.c.position)
+        if stream is not None:
+            statement = statement.where(event.c.stream == stream)
+        if until is not None:
+            statement = statement.where(event.c.position <= until)
+        if limit is not None:
+            statement = statement.limit(limit)
+        return [self._to_envelope(row) for row in connection.execute(statement)]
+
+    def verify(self, connection: sa.Connection, *, batch: int = 1000) -> Iterator[Broken | int]:
+        """Walk the chain.
+
+        Yields
+        ------
+        int or Broken
+            The position reached, after each batch; then, where the log does not hold what was written, the first such place.
+        """
+        position, chain, versions = 0, CHAIN_START, dict[str, int]()
+        while True:
+            statement = sa.select(event).where(event.c.position > position).order_by(event.c.position).limit(batch)
+            rows = connection.execute(statement).all()
+            for row in rows:
+                problem = self._problem(row, position, chain, versions)
+                if problem:
+                    yield Broken(row.position, row.id, problem)
+                    return
+                position, chain = row.position, row.chain
+                versions[row.stream] = row.version
+            yield position
+            if len(rows) < batch:
+                return
+
+    def _problem(self, row: Any, position: int, chain: str, versions: dict[str, int]) -> str | None:
+        if row.position != position + 1:
+            return f"positions {position + 1} to {row.position - 1} are missing"
+        if row.version != versions.get(row.stream, 0) + 1:
+            return f"stream {row.stream} goes from version {versions.get(row.stream, 0)} to {row.version}"
+        try:
+            content = self._to_envelope(row).to_bytes()
+            if canonical_json(json.loads(row.data)).decode() != row.data:
+                return "its data is not in the canonical form in which it was written"
+        except ValueError as error:
+            return f"it cannot be read: {str(error).splitlines()[0]}"
+        if _link(chain, content) != row.chain:
+            return "its content does not fit its chain value"
+        return None
+
+    def _to_envelope(self, row: Any) -> Envelope:
+        return Envelope(
+            id=row.id,
+            source=self.source,
+            type=f"stoa.{self.service}.{row.type}",
+            subject=row.stream,
+            time=row.time,
+            dataschema=f"urn:stoa:event:{self.service}:{row.type}:{row.schema_version}",
+            position=str(row.position),
+            streamversion=row.version,
+            actor=row.actor,
+            correlationid=row.correlationid,
+            causationid=row.causationid,
+            traceparent=row.traceparent,
+            data=json.loads(row.data),
+        )
+
+    def record_consumption(self, connection: sa.Connection, name: str, source: str, first: int, last: int) -> None:
+        """Note that a follower applied a run of another service's events, in this transaction, after our own head."""
+        statement = sa.insert(consumption).values(
+            name=name, source=source, first=first, last=last, own_position=self.head(connection)
+        )
+        connection.execute(statement)
+
+    def consumptions(self, connection: sa.Connection, name: str) -> list[Consumption]:
+        """List what a follower applied, in its order."""
+        statement = sa.select(consumption).where(consumption.c.name == name).order_by(consumption.c.id)
+        return [Consumption(row.source, row.first, row.last, row.own_position) for row in connection.execute(statement)]
+
+
+def read_checkpoint(connection: sa.Connection, name: str, source: str) -> int:
+    """Give the position up to which a follower has applied a source's events."""
+    statement = sa.select(checkpoint.c.position).where(checkpoint.c.name == name, checkpoint.c.source == source)
+    return connection.execute(statement).scalar_one_or_none() or 0
+
+
+def write_checkpoint(connection: sa.Connection, name: str, source: str, position: int) -> None:
+    """Note the position up to which a follower has applied a source's events, in the transaction that applied them."""
+    where = (checkpoint.c.name == name, checkpoint.c.source == source)
+    if not connection.execute(sa.update(checkpoint).where(*where).values(position=position)).rowcount:
+        connection.execute(sa.insert(checkpoint).values(name=name, source=source, position=position))
+
+
+def _link(chain: str, content: bytes) -> str:
+    return hashlib.sha256(chain.encode() + content).hexdigest()
+
+
+def _to_row(envelope: Envelope, chain: str) -> dict[str, Any]:
+    written = envelope.model_dump(mode="json", include={"time"})
+    return {
+        "position": envelope.log_position,
+        "id": envelope.id,
+        "stream": envelope.subject,
+        "version": envelope.streamversion,
+        "type": envelope.name,
+        "schema_version": envelope.schema_version,
+        "time": written["time"],
+        "actor": envelope.actor,
+        "correlationid": envelope.correlationid,
+        "causationid": envelope.causationid,
+        "traceparent": envelope.traceparent,
+        "data": canonical_json(envelope.data).decode(),
+        "chain": chain,
+    }
+
+
+#: Statements that make the database itself refuse to change the log, by dialect; run by each service's first migration.
+APPEND_ONLY: dict[str, list[str]] = {
+    "sqlite": [
+        f"CREATE TRIGGER event_refuses_{operation.lower()} BEFORE {operation} ON event "
+        f"BEGIN SELECT RAISE(ABORT, 'the log is append-only: {operation} refused'); END"
+        for operation in ("UPDATE", "DELETE")
+    ],
+    "postgresql": [
+        "CREATE FUNCTION event_refuses() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE EXCEPTION 'the log is append-only: % refused', TG_OP; END $$",
+        "CREATE TRIGGER event_refuses_change BEFORE UPDATE OR DELETE ON event FOR EACH ROW EXECUTE FUNCTION event_refuses()",
+        "CREATE TRIGGER event_refuses_truncate BEFORE TRUNCATE ON event FOR EACH STATEMENT EXECUTE FUNCTION event_refuses()",
+    ],
+}
