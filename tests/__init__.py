@@ -1,0 +1,1 @@
+"""Tests of Stoa. The folders mirror those of the services."""
