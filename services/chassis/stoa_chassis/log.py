@@ -127,6 +127,7 @@ class Broken:
 class Consumption:
     """A run of events of another service, and where in our own log they were applied."""
 
+    id: int
     source: str
     first: int
     last: int
@@ -312,10 +313,17 @@ class Log:
         )
         connection.execute(statement)
 
-    def consumptions(self, connection: sa.Connection, name: str) -> list[Consumption]:
-        """List what a follower applied, in its order."""
-        statement = sa.select(consumption).where(consumption.c.name == name).order_by(consumption.c.id)
-        return [Consumption(row.source, row.first, row.last, row.own_position) for row in connection.execute(statement)]
+    def consumptions(self, connection: sa.Connection, name: str, *, after: int = 0, limit: int | None = None) -> list[Consumption]:
+        """List what a follower applied, in its order, beyond the consumption with the id ``after``."""
+        statement = (
+            sa.select(consumption)
+            .where(consumption.c.name == name, consumption.c.id > after)
+            .order_by(consumption.c.id)
+            .limit(limit)
+        )
+        return [
+            Consumption(row.id, row.source, row.first, row.last, row.own_position) for row in connection.execute(statement)
+        ]
 
 
 def read_checkpoint(connection: sa.Connection, name: str, source: str) -> int:

@@ -1,0 +1,98 @@
+"""What an operator does to a service from the command line of its own machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+
+import httpx
+from stoa_contracts.envelope import Envelope
+
+from stoa_chassis import migrations
+from stoa_chassis.database import Database
+from stoa_chassis.follower import fetch_events
+from stoa_chassis.log import Broken, Log
+from stoa_chassis.projection import Rebuilt
+from stoa_chassis.projection import rebuild as rebuild_projection
+from stoa_chassis.service import ServiceDefinition
+from stoa_chassis.settings import ServiceSettings
+
+__all__ = ["UnknownServiceError", "installed_services", "load_service", "migrate", "rebuild", "tail", "verify"]
+
+_GROUP = "stoa.services"
+
+
+class UnknownServiceError(LookupError):
+    """No service of this name is installed here."""
+
+
+def installed_services() -> list[str]:
+    """Name the services that are installed here."""
+    return sorted(point.name for point in entry_points(group=_GROUP))
+
+
+def load_service(name: str) -> ServiceDefinition:
+    """Find an installed service by its name.
+
+    Raises
+    ------
+    UnknownServiceError
+        Names those that are installed.
+    """
+    for point in entry_points(group=_GROUP, name=name):
+        definition: ServiceDefinition = point.load()
+        return definition
+    msg = f"There is no service '{name}' here; installed are: {', '.join(installed_services())}"
+    raise UnknownServiceError(msg)
+
+
+def _open(name: str) -> tuple[ServiceDefinition, ServiceSettings, Database]:
+    definition = load_service(name)
+    settings = definition.settings()
+    return definition, settings, Database(settings.resolved_database_url)
+
+
+def migrate(name: str) -> None:
+    """Bring a service's database to the newest schema; a new database is created."""
+    definition, _, database = _open(name)
+    migrations.upgrade(database, definition.migrations)
+    database.engine.dispose()
+
+
+def verify(name: str) -> Iterator[int | Broken]:
+    """Walk the chain of a service's log: positions reached, and the first place that is broken, if any."""
+    definition, _, database = _open(name)
+    migrations.check_schema(database, definition.migrations, name)
+    with database.reading() as connection:
+        yield from Log(name).verify(connection)
+
+
+def tail(name: str, *, after: int | None = None, limit: int = 20) -> list[Envelope]:
+    """Give the events after a position, or the last ones."""
+    definition, _, database = _open(name)
+    migrations.check_schema(database, definition.migrations, name)
+    log = Log(name)
+    with database.reading() as connection:
+        start = max(0, log.head(connection) - limit) if after is None else after
+        return log.read(connection, after=start, limit=limit)
+
+
+def rebuild(name: str, on_progress: Callable[[int], None] | None = None) -> Rebuilt:
+    """Replay a service's log into its read model, which serves until it is replaced.
+
+    Raises
+    ------
+    httpx.HTTPError
+        If the read model also comes from other services' events, and such a service does not answer.
+    """
+    definition, settings, database = _open(name)
+    migrations.check_schema(database, definition.migrations, name)
+    with httpx.Client(timeout=30) as client:
+
+        def fetch(source: str, after: int, until: int) -> list[Envelope]:
+            return fetch_events(client, settings.service_urls[source], after=after, until=until)
+
+        try:
+            return rebuild_projection(database, Log(name), definition.projection(), fetch, on_progress=on_progress)
+        finally:
+            database.engine.dispose()

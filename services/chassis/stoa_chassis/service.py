@@ -1,0 +1,409 @@
+"""What a service is: its parts by name, its process context, its application and its process."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import httpx
+import sqlalchemy as sa
+import structlog
+import uvicorn
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel, ValidationError
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from stoa_contracts.envelope import BATCH_MEDIA_TYPE, Envelope, batch
+from stoa_contracts.ids import new_id
+
+from stoa_chassis.background import Background
+from stoa_chassis.bus import Bus
+from stoa_chassis.database import Database, DatabaseUnavailableError
+from stoa_chassis.follower import Follower, http_feed
+from stoa_chassis.log import Log, Origin
+from stoa_chassis.logging import configure_logging
+from stoa_chassis.metrics import Metrics
+from stoa_chassis.migrations import OutdatedSchemaError, check_schema
+from stoa_chassis.nats_bus import NatsBus
+from stoa_chassis.problems import ProblemDocument, install_problem_handlers
+from stoa_chassis.projection import EventStore, Projection
+from stoa_chassis.relay import Relay
+from stoa_chassis.settings import ServiceSettings
+
+__all__ = [
+    "ProcessContext",
+    "ServiceDefinition",
+    "create_service_app",
+    "origin_of",
+    "process_context",
+    "serve",
+]
+
+_CORRELATION_HEADER = "X-Correlation-ID"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceDefinition:
+    """The parts of a service, for the application, the command line and the tests."""
+
+    name: str
+    """One lower-case word; the owner of its events."""
+
+    settings: type[ServiceSettings]
+    """Its settings."""
+
+    projection: Callable[[], Projection]
+    """Makes its read model's projection."""
+
+    metadata: sa.MetaData
+    """All its tables but those of the log."""
+
+    migrations: Path
+    """Its folder of migrations."""
+
+    create_app: Callable[..., FastAPI]
+    """Makes its application: ``create_app(settings, *, bus=None)``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessContext:
+    """What lives as long as the process."""
+
+    settings: ServiceSettings
+    """How the process was set up."""
+
+    database: Database
+    """The service's own database."""
+
+    events: EventStore
+    """The log and the read model."""
+
+    bus: Bus
+    """The broker."""
+
+    http: httpx.AsyncClient
+    """For calls to the other services."""
+
+    background: Background
+    """The loops beside the requests; its stop event ends streams to browsers, too."""
+
+    metrics: Metrics
+    """Numbers for Prometheus."""
+
+    relay: Relay
+    """Copies the log to the bus."""
+
+    followers: list[Follower] = field(default_factory=list)
+    """What brings the events of other services."""
+
+    @property
+    def log(self) -> Log:
+        """The service's log."""
+        return self.events.log
+
+    @classmethod
+    def create(cls, definition: ServiceDefinition, settings: ServiceSettings, *, bus: Bus | None = None, **parts: Any) -> Any:
+        """Make the context of a process; nothing is opened yet that could fail."""
+        database = Database(settings.resolved_database_url)
+        events = EventStore(Log(definition.name), definition.projection())
+        metrics = Metrics(definition.name)
+        bus = bus or NatsBus(settings.nats_url, name=definition.name, replicas=settings.nats_replicas)
+        relay = Relay(log=events.log, database=database, bus=bus, metrics=metrics)
+        return cls(
+            settings=settings,
+            database=database,
+            events=events,
+            bus=bus,
+            http=httpx.AsyncClient(timeout=httpx.Timeout(30.0, connect=5.0)),
+            background=Background(),
+            metrics=metrics,
+            relay=relay,
+            **parts,
+        )
+
+    def follow(self, sources: Sequence[str], apply: Callable[[sa.Connection, Envelope], None]) -> Follower:
+        """Apply every event of other services once, in order, under the projection's name."""
+        follower = Follower(
+            name=self.events.projection.name,
+            sources=sources,
+            bus=self.bus,
+            database=self.database,
+            log=self.log,
+            apply=apply,
+            feed=http_feed({source: self.settings.service_urls[source] for source in sources}, self.http),
+            metrics=self.metrics,
+        )
+        self.followers.append(follower)
+        return follower
+
+    async def start(self) -> None:
+        """Start the loops."""
+        self.background.start("bus", self._connect)
+        self.background.start("relay", self.relay.run)
+        for number, follower in enumerate(self.followers):
+            self.background.start(f"follower-{number}", follower.run)
+
+    async def _connect(self, stop: asyncio.Event) -> None:
+        await self.bus.connect()
+        await stop.wait()
+
+    async def problems(self) -> list[str]:
+        """List what keeps the process from doing all its work."""
+        found = [f"{loop}: {reason}" for loop, reason in self.background.failures.items()]
+        try:
+            head = await self.database.read(self.log.head)
+            self.metrics.log_position.labels(self.log.service).set(head)
+        except DatabaseUnavailableError as error:
+            found.append(str(error))
+        self.metrics.bus_connected.labels(self.log.service).set(self.bus.connected)
+        if not self.bus.connected:
+            found.append("The bus is not connected; commands are taken, and events are sent when it is back")
+        return found
+
+    async def aclose(self) -> None:
+        """Stop the loops, then close what they used."""
+        await self.background.aclose()
+        await self.bus.aclose()
+        await self.http.aclose()
+        await self.database.aclose()
+
+
+class Health(BaseModel):
+    """Whether the process lives, or does all its work."""
+
+    service: str
+    status: str
+    problems: list[str] = []
+
+
+def process_context(request: Request) -> Any:
+    """Give the process context of a request's application."""
+    return request.app.state.context
+
+
+def origin_of(request: Request) -> Origin:
+    """Tell who makes a request, for the events that follow from it."""
+    context: ProcessContext = request.app.state.context
+    return Origin(
+        actor=context.settings.actor,
+        correlationid=request.state.correlationid,
+        traceparent=request.headers.get("traceparent"),
+    )
+
+
+def create_service_app(
+    definition: ServiceDefinition,
+    context: ProcessContext,
+    routers: Sequence[APIRouter],
+    *,
+    description: str,
+    on_start: Callable[[], Awaitable[None]] | None = None,
+    on_stop: Callable[[], Awaitable[None]] | None = None,
+) -> FastAPI:
+    """Make a service's application: its own routes, and those that every service has.
+
+    Parameters
+    ----------
+    definition
+        The service.
+    context
+        Its process context; closed when the application stops.
+    routers
+        Its own routes.
+    description
+        For the OpenAPI document.
+    on_start, on_stop
+        Run after the schema was checked and the loops were started, and before they are stopped.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await asyncio.to_thread(check_schema, context.database, definition.migrations, definition.name)
+        try:
+            await context.start()
+            if on_start:
+                await on_start()
+            yield
+        finally:
+            context.background.stop.set()
+            if on_stop:
+                await on_stop()
+            await context.aclose()
+
+    app = FastAPI(
+        title=f"Stoa: {definition.name}",
+        description=description,
+        version="0.1.0",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    app.state.context = context
+    install_problem_handlers(app)
+    app.add_middleware(_RequestMiddleware, context=context)
+    for router in routers:
+        app.include_router(router)
+    app.include_router(_operations(context))
+    _document_problems(app)
+    return app
+
+
+def _operations(context: ProcessContext) -> APIRouter:
+    router = APIRouter(tags=["operations"])
+    service = context.log.service
+
+    @router.get("/healthz", summary="Whether the process lives")
+    async def healthz() -> Health:
+        return Health(service=service, status="alive")
+
+    @router.get("/readyz", summary="Whether the process does all its work", responses={503: {"model": Health}})
+    async def readyz(response: Response) -> Health:
+        problems = await context.problems()
+        if problems:
+            response.status_code = 503
+        return Health(service=service, status="degraded" if problems else "ready", problems=problems)
+
+    @router.get("/metrics", summary="Numbers for Prometheus", response_class=Response)
+    async def metrics() -> Response:
+        await context.problems()
+        return Response(generate_latest(context.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    @router.get(
+        "/events",
+        summary="The service's log, in its order",
+        response_class=Response,
+        responses={200: {"content": {BATCH_MEDIA_TYPE: {"schema": {"type": "array", "items": {"type": "object"}}}}}},
+    )
+    async def events(
+        after: Annotated[int, Query(ge=0, description="Only events beyond this position.")] = 0,
+        limit: Annotated[int, Query(ge=1, le=5000, description="At most so many events.")] = 500,
+    ) -> Response:
+        envelopes = await context.database.read(lambda connection: context.log.read(connection, after=after, limit=limit))
+        return Response(batch([envelope.to_bytes() for envelope in envelopes]), media_type=BATCH_MEDIA_TYPE)
+
+    return router
+
+
+def _document_problems(app: FastAPI) -> None:
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = generate()
+            schemas = document.setdefault("components", {}).setdefault("schemas", {})
+            schemas["ProblemDocument"] = ProblemDocument.model_json_schema()
+            for unused in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(unused, None)
+            problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}}
+            for path in document["paths"].values():
+                for operation in path.values():
+                    if "422" in operation["responses"]:
+                        operation["responses"]["422"] = {"description": "The request is not in the form that this route takes", "content": problem}
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign] - FastAPI's documented way to extend the document
+
+
+class _RequestMiddleware:
+    """Binds correlation id and actor to log lines, and measures the answer."""
+
+    def __init__(self, app: ASGIApp, context: ProcessContext) -> None:
+        self.app = app
+        self.context = context
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
+        given = headers.get(_CORRELATION_HEADER.lower(), "")
+        correlationid = given if 0 < len(given) <= 100 and given.isprintable() else new_id()
+        scope.setdefault("state", {})["correlationid"] = correlationid
+        status = 500
+        started = time.perf_counter()
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (_CORRELATION_HEADER.lower().encode(), correlationid.encode())]
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(correlationid=correlationid, actor=self.context.settings.actor):
+            try:
+                await self.app(scope, receive, send_with_id)
+            finally:
+                seconds = time.perf_counter() - started
+                route = getattr(scope.get("route"), "path", "unmatched")
+                self.context.metrics.requests.labels(self.context.log.service, scope["method"], route, status).observe(seconds)
+                logger = structlog.get_logger(__name__)
+                log = logger.debug if route in {"/healthz", "/readyz", "/metrics", "/events"} else logger.info
+                log("request", method=scope["method"], path=scope["path"], status=status, ms=round(seconds * 1000, 1))
+
+
+class _Server(uvicorn.Server):
+    """Tells the application at the signal, so that endless answers end and the running requests can be waited for."""
+
+    def __init__(self, config: uvicorn.Config, on_signal: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_signal = on_signal
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._on_signal()
+        super().handle_exit(sig, frame)
+
+
+def serve(definition: ServiceDefinition, *, fd: int | None = None) -> int:
+    """Run a service until it is told to stop.
+
+    Parameters
+    ----------
+    definition
+        The service.
+    fd
+        A listening socket that was opened by the parent process; else host and port of the settings.
+
+    Returns
+    -------
+    int
+        The exit status: 0 after a stop, 2 if the service could not start because of its settings or its surroundings.
+    """
+    try:
+        settings = definition.settings()
+        configure_logging(settings)
+        app = definition.create_app(settings)
+        context: ProcessContext = app.state.context
+        check_schema(context.database, definition.migrations, definition.name)
+    except (OutdatedSchemaError, DatabaseUnavailableError, ValidationError, OSError) as error:
+        sys.stderr.write(f"stoa {definition.name}: {error}\n")
+        return 2
+    listening = socket.socket(fileno=fd) if fd is not None else None
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        timeout_graceful_shutdown=int(settings.stop_timeout),
+        timeout_keep_alive=75,
+    )
+    server = _Server(config, context.background.stop.set)
+    server.run(sockets=[listening] if listening else None)
+    return 0 if server.started else 2
+
+
+def ignore_interrupts() -> None:
+    """Leave Ctrl-C to the parent process, which stops its services in order."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
