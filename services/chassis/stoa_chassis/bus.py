@@ -9,15 +9,21 @@ the followers' checkpoints. So every implementation may lose all that it holds, 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractContextManager
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from types import TracebackType
-from typing import NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
+    from types import TracebackType
 
 __all__ = [
     "MAX_BATCH",
     "MAX_BATCH_BYTES",
+    "BufferedListener",
     "Bus",
     "BusError",
     "BusForbiddenError",
@@ -31,6 +37,8 @@ __all__ = [
     "MessageTooLargeError",
     "SupersededError",
     "Tail",
+    "check_batch",
+    "check_size",
 ]
 
 
@@ -227,7 +235,7 @@ class JobSubscription(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """End the subscription. Jobs that were delivered but not handed out go back at once. Raises nothing."""
+        """End the subscription. What was fetched and not answered comes again to somebody. Raises nothing."""
         ...
 
 
@@ -268,7 +276,7 @@ class Bus(Protocol):
 
     @property
     def failure(self) -> BusForbiddenError | None:
-        """What the broker refused to this process. While it stands, every call raises it; `/readyz` shows it."""
+        """What the broker refused to this process lately. Calls that waited then raise it; `/readyz` shows it."""
         ...
 
     @property
@@ -421,3 +429,94 @@ class Bus(Protocol):
     def break_topic(self) -> AbstractContextManager[None]:
         """Behave as though the broker were gone while the context lasts, so that failure can be tested."""
         ...
+
+
+class BufferedListener:
+    """The receiving end of what is told, for every implementation: a bounded queue that drops its oldest message.
+
+    Parameters
+    ----------
+    subject
+        What is listened to.
+    limit
+        How many messages wait.
+    """
+
+    def __init__(self, subject: str, limit: int) -> None:
+        self.subject = subject
+        self.dropped = 0
+        self._messages: deque[Message] = deque(maxlen=limit)
+        self._changed = asyncio.Event()
+        self._closed = False
+
+    def put(self, message: Message) -> None:
+        """Take a message in."""
+        if len(self._messages) == self._messages.maxlen:
+            self.dropped += 1
+        self._messages.append(message)
+        self._changed.set()
+
+    def end(self) -> None:
+        """End the iteration after what waits."""
+        self._closed = True
+        self._changed.set()
+
+    async def aclose(self) -> None:
+        """Stop listening."""
+        self.end()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Message:
+        while not self._messages:
+            if self._closed:
+                raise StopAsyncIteration
+            self._changed.clear()
+            await self._changed.wait()
+        return self._messages.popleft()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+def check_size(subject: str, body: bytes, limit: int) -> None:
+    """Refuse a body that the broker would not take.
+
+    Raises
+    ------
+    MessageTooLargeError
+        If it is too large.
+    """
+    if len(body) > limit:
+        raise MessageTooLargeError(
+            f"A message of {len(body)} bytes on {subject} is larger than the {limit} that the broker takes"
+        )
+
+
+def check_batch(service: str, messages: Sequence[EventMessage], limit: int) -> None:
+    """Refuse events that cannot go out as one batch.
+
+    Raises
+    ------
+    MessageTooLargeError
+        If one of them is too large.
+    ValueError
+        If they are no batch: none, too many, too large together, another service's, or with a gap.
+    """
+    for message in messages:
+        check_size(message.subject, message.body, limit)
+        if not message.subject.startswith(f"stoa.{service}."):
+            raise ValueError(f"An event on {message.subject} does not belong to {service}")
+    if not 1 <= len(messages) <= MAX_BATCH:
+        raise ValueError(f"A batch holds 1 to {MAX_BATCH} events, not {len(messages)}")
+    if len(messages) > 1 and sum(len(message.body) for message in messages) > MAX_BATCH_BYTES:
+        raise ValueError(f"The events of a batch are larger than {MAX_BATCH_BYTES} bytes together")
+    first = messages[0].position
+    if [message.position for message in messages] != list(range(first, first + len(messages))):
+        raise ValueError(f"The positions of a batch from {first} on have a gap")
