@@ -199,6 +199,9 @@ class NatsServer:
             self._take_lock()
             self._end_orphan()
             self._write_config()
+            # A killed server leaves its file behind, and process ids come round again.
+            for stale in self.store.glob("*.ports"):
+                stale.unlink()
             self.log_file.touch()
             said_before = self.log_file.stat().st_size
             with self._error_file.open("wb") as errors:
