@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 __all__ = [
-    "CauseKind",
     "Cause",
+    "CauseKind",
     "Column",
     "ColumnRole",
     "Derivation",
@@ -64,7 +64,9 @@ Outcome = Literal["success", "permanentFail", "temporaryFail", "cancelled"]
 class Column(Frozen):
     """A column of a table: what it means and which values it takes."""
 
-    name: str = Field(min_length=1, max_length=200, description="The CWL parameter's id, or the name in the imported file.")
+    name: str = Field(
+        min_length=1, max_length=200, description="The CWL parameter's id, or the name in the imported file."
+    )
     role: ColumnRole = Field(description="Inputs are writable, outputs and keys are not.")
     type: Any = Field(description="The CWL type: a name, or an array, enum, record or union in CWL's JSON form.")
     label: str | None = None
@@ -108,7 +110,9 @@ class Derivation(Frozen):
     """
 
     link: str
-    key: Digest = Field(description="Digest of the values the row is keyed on, with the occurrence number among equals.")
+    key: Digest = Field(
+        description="Digest of the values the row is keyed on, with the occurrence number among equals."
+    )
     sources: list[SourceElement]
 
 
@@ -137,14 +141,18 @@ class LinkSpecification(Frozen):
     link: str
     kind: LinkKind
     parents: list[str] = Field(min_length=1, max_length=2)
-    per: Literal["row", "element"] = Field(default="element", description="One child row per parent row, or per element.")
+    per: Literal["row", "element"] = Field(
+        default="element", description="One child row per parent row, or per element."
+    )
     mapping: dict[str, str] = Field(
         description="Child column to parent column; for a join the parent column is written ``0.column`` or ``1.column``."
     )
     keys: list[str] = Field(
         default_factory=list, description="The child columns that make a row's identity within its parent row (keyed)."
     )
-    on: list[tuple[str, str]] = Field(default_factory=list, description="Pairs of left and right column that must be equal (joins).")
+    on: list[tuple[str, str]] = Field(
+        default_factory=list, description="Pairs of left and right column that must be equal (joins)."
+    )
 
 
 class Usage(Frozen):
@@ -153,5 +161,3 @@ class Usage(Frozen):
     wall_s: float = Field(ge=0, description="Seconds from start to end.")
     cpu_s: float = Field(ge=0, description="Seconds of processor time, user and system, of all processes.")
     max_rss_bytes: int = Field(ge=0, description="Peak memory of the largest process.")
-
-

@@ -36,8 +36,12 @@ class JobFinished(Event):
     workflow_version: Digest
     outcome: Outcome
     final: bool = Field(description="Whether this was the last attempt at the job.")
-    exit_code: int | None = Field(default=None, description="Of the tool that decided the outcome; null where none ran.")
-    outputs: Values | None = Field(default=None, description="The CWL output object, files by digest; null unless it succeeded.")
+    exit_code: int | None = Field(
+        default=None, description="Of the tool that decided the outcome; null where none ran."
+    )
+    outputs: Values | None = Field(
+        default=None, description="The CWL output object, files by digest; null unless it succeeded."
+    )
     error: str | None = Field(default=None, description="One sentence for people; null if it succeeded.")
     host: str
     software: dict[str, str] = Field(default_factory=dict, description="Name to version of what ran the job.")

@@ -116,7 +116,9 @@ class OutputsRecorded(Event):
     job: str
     attempt: int
     outputs: Values
-    elements: int | None = Field(description="How many elements the row yields; null where its outputs are not elements.")
+    elements: int | None = Field(
+        description="How many elements the row yields; null where its outputs are not elements."
+    )
     differs: bool = Field(description="Whether the outputs differ from those the row had.")
     started: Timestamp
     finished: Timestamp
@@ -135,7 +137,10 @@ class StatusChange(Frozen):
 
 @event("tables", "row-status-changed")
 class RowStatusChanged(Event):
-    """Rows were queued, started, failed or were cancelled. (`outputs-recorded` makes them current, edits make them stale.)"""
+    """Rows were queued, started, failed or were cancelled.
+
+    Edits make a row stale, and `outputs-recorded` makes it current, without this event.
+    """
 
     table: str
     changes: list[StatusChange]

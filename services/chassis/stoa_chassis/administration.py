@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 
 import httpx
-from stoa_contracts.envelope import Envelope
 
 from stoa_chassis import migrations
 from stoa_chassis.database import Database
@@ -16,6 +15,7 @@ from stoa_chassis.projection import Rebuilt
 from stoa_chassis.projection import rebuild as rebuild_projection
 from stoa_chassis.service import ServiceDefinition
 from stoa_chassis.settings import ServiceSettings
+from stoa_contracts.envelope import Envelope
 
 __all__ = ["UnknownServiceError", "installed_services", "load_service", "migrate", "rebuild", "tail", "verify"]
 

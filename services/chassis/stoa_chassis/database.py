@@ -119,7 +119,9 @@ class Database:
     def reading(self) -> Iterator[sa.Connection]:
         """Open a read transaction in this thread."""
         with self._translated(), self.engine.connect() as connection:
-            connection.execute(sa.text("BEGIN" if self.is_sqlite else "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
+            connection.execute(
+                sa.text("BEGIN" if self.is_sqlite else "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            )
             yield connection
 
     @contextmanager
@@ -240,4 +242,3 @@ def _create_engine(url: URL) -> sa.Engine:
         cursor.close()
 
     return engine
-

@@ -11,9 +11,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from stoa_contracts.canonical import digest
 
 from stoa_chassis.problems import Problem
+from stoa_contracts.canonical import digest
 
 __all__ = ["KeyReusedError", "idempotency_key", "once"]
 
@@ -79,5 +79,7 @@ def once(
     answer = command()
     now = datetime.now(UTC)
     connection.execute(sa.delete(table).where(table.c.time < now - _KEPT))
-    connection.execute(sa.insert(table).values(key=key, actor=actor, request=asked, answer=json.dumps(answer), time=now))
+    connection.execute(
+        sa.insert(table).values(key=key, actor=actor, request=asked, answer=json.dumps(answer), time=now)
+    )
     return answer

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
+
 from stoa_contracts.canonical import canonical_json
 from stoa_contracts.envelope import Envelope
 from stoa_contracts.ids import new_id
@@ -152,12 +153,12 @@ class Log:
 
     def head(self, connection: sa.Connection) -> int:
         """Give the position of the last event, 0 in an empty log."""
-        return connection.execute(sa.select(sa.func.coalesce(sa.func.max(event.c.position), 0))).scalar_one()
+        return int(connection.execute(sa.select(sa.func.coalesce(sa.func.max(event.c.position), 0))).scalar_one())
 
     def version(self, connection: sa.Connection, stream: str) -> int:
         """Give the version of a stream: the number of its events."""
         statement = sa.select(sa.func.coalesce(sa.func.max(event.c.version), 0)).where(event.c.stream == stream)
-        return connection.execute(statement).scalar_one()
+        return int(connection.execute(statement).scalar_one())
 
     def append(
         self,
@@ -198,7 +199,9 @@ class Log:
         version = self.version(connection, stream)
         if expected_version is not None and version != expected_version:
             raise ConflictError(stream, expected_version, version)
-        last = connection.execute(sa.select(event.c.position, event.c.chain).order_by(event.c.position.desc()).limit(1)).first()
+        last = connection.execute(
+            sa.select(event.c.position, event.c.chain).order_by(event.c.position.desc()).limit(1)
+        ).first()
         position, chain = (last.position, last.chain) if last else (0, CHAIN_START)
         now = datetime.now(UTC)
         envelopes, rows = [], []
@@ -225,7 +228,13 @@ class Log:
         return envelopes
 
     def read(
-        self, connection: sa.Connection, *, after: int = 0, limit: int | None = None, stream: str | None = None, until: int | None = None
+        self,
+        connection: sa.Connection,
+        *,
+        after: int = 0,
+        limit: int | None = None,
+        stream: str | None = None,
+        until: int | None = None,
     ) -> list[Envelope]:
         """Read events in the order of the log.
 
@@ -313,7 +322,9 @@ class Log:
         )
         connection.execute(statement)
 
-    def consumptions(self, connection: sa.Connection, name: str, *, after: int = 0, limit: int | None = None) -> list[Consumption]:
+    def consumptions(
+        self, connection: sa.Connection, name: str, *, after: int = 0, limit: int | None = None
+    ) -> list[Consumption]:
         """List what a follower applied, in its order, beyond the consumption with the id ``after``."""
         statement = (
             sa.select(consumption)
@@ -322,7 +333,8 @@ class Log:
             .limit(limit)
         )
         return [
-            Consumption(row.id, row.source, row.first, row.last, row.own_position) for row in connection.execute(statement)
+            Consumption(row.id, row.source, row.first, row.last, row.own_position)
+            for row in connection.execute(statement)
         ]
 
 
@@ -370,8 +382,10 @@ APPEND_ONLY: dict[str, list[str]] = {
         for operation in ("UPDATE", "DELETE")
     ],
     "postgresql": [
-        "CREATE FUNCTION event_refuses() RETURNS trigger LANGUAGE plpgsql AS "
-        "$$ BEGIN RAISE EXCEPTION 'the log is append-only: % refused', TG_OP; END $$",
+        (
+            "CREATE FUNCTION event_refuses() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN RAISE EXCEPTION 'the log is append-only: % refused', TG_OP; END $$"
+        ),
         "CREATE TRIGGER event_refuses_change BEFORE UPDATE OR DELETE ON event FOR EACH ROW EXECUTE FUNCTION event_refuses()",
         "CREATE TRIGGER event_refuses_truncate BEFORE TRUNCATE ON event FOR EACH STATEMENT EXECUTE FUNCTION event_refuses()",
     ],

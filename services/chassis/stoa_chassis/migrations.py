@@ -15,7 +15,15 @@ from alembic.script import ScriptDirectory
 from stoa_chassis.database import Database
 from stoa_chassis.log import APPEND_ONLY, log_metadata
 
-__all__ = ["OutdatedSchemaError", "check_schema", "create_log_tables", "differences", "merged", "run_migrations", "upgrade"]
+__all__ = [
+    "OutdatedSchemaError",
+    "check_schema",
+    "create_log_tables",
+    "differences",
+    "merged",
+    "run_migrations",
+    "upgrade",
+]
 
 
 class OutdatedSchemaError(Exception):
@@ -41,7 +49,9 @@ def create_log_tables() -> None:
 
 def run_migrations(metadata: sa.MetaData) -> None:
     """Do what a service's ``migrations/env.py`` has to do."""
-    context.configure(connection=context.config.attributes["connection"], target_metadata=metadata, render_as_batch=True)
+    context.configure(
+        connection=context.config.attributes["connection"], target_metadata=metadata, render_as_batch=True
+    )
     with context.begin_transaction():
         context.run_migrations()
 

@@ -52,7 +52,9 @@ def problem_responses(*kinds: type[Problem]) -> dict[int | str, dict[str, Any]]:
     """Describe the problems a route can answer with, for its ``responses``."""
     described: dict[int | str, dict[str, Any]] = {}
     for kind in kinds:
-        entry = described.setdefault(kind.status, {"description": "", "content": {PROBLEM_MEDIA_TYPE: _schema_reference()}})
+        entry = described.setdefault(
+            kind.status, {"description": "", "content": {PROBLEM_MEDIA_TYPE: _schema_reference()}}
+        )
         entry["description"] = "; ".join(filter(None, [entry["description"], kind.title]))
     return described
 
@@ -74,7 +76,14 @@ def install_problem_handlers(app: FastAPI) -> None:
             {"where": "/".join(str(part) for part in item["loc"]), "message": item["msg"]} for item in error.errors()
         ]
         detail = "; ".join(f"{item['where']}: {item['message']}" for item in errors[:5])
-        return _answer(request, 422, "invalid-request", "The request is not in the form that this route takes", detail, errors=errors)
+        return _answer(
+            request,
+            422,
+            "invalid-request",
+            "The request is not in the form that this route takes",
+            detail,
+            errors=errors,
+        )
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
@@ -87,7 +96,9 @@ def install_problem_handlers(app: FastAPI) -> None:
     async def _unavailable(request: Request, error: DatabaseUnavailableError) -> JSONResponse:
         structlog.get_logger(__name__).error("the database is not available", error=str(error))
         detail = "The service cannot reach its database; nothing was changed. Try again later."
-        return _answer(request, 503, "database-unavailable", "The database is not available", detail, {"Retry-After": "5"})
+        return _answer(
+            request, 503, "database-unavailable", "The database is not available", detail, {"Retry-After": "5"}
+        )
 
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> JSONResponse:
@@ -97,7 +108,13 @@ def install_problem_handlers(app: FastAPI) -> None:
 
 
 def _answer(
-    request: Request, status: int, code: str, title: str, detail: str, headers: dict[str, str] | None = None, **members: Any
+    request: Request,
+    status: int,
+    code: str,
+    title: str,
+    detail: str,
+    headers: dict[str, str] | None = None,
+    **members: Any,
 ) -> JSONResponse:
     document = ProblemDocument(
         type=f"urn:stoa:problem:{code}",

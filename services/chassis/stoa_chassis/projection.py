@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import sqlalchemy as sa
-from stoa_contracts.envelope import Envelope
-from stoa_contracts.registry import Event
+from sqlalchemy.sql.elements import quoted_name
 
 from stoa_chassis.database import Database
 from stoa_chassis.log import Consumption, Log, Origin
+from stoa_contracts.envelope import Envelope
+from stoa_contracts.registry import Event
 
 __all__ = ["EventStore", "Projection", "ReadModel", "Rebuilt", "compare", "rebuild"]
 
@@ -94,12 +95,18 @@ class Rebuilt:
     """Rows in each table of the read model."""
 
 
-class _Behind(Exception):
+class _BehindError(Exception):
     """More was consumed from other services while the swap was prepared."""
 
 
 def rebuild(
-    database: Database, log: Log, projection: Projection, fetch: Fetch, *, swap: bool = True, on_progress: Callable[[int], None] | None = None
+    database: Database,
+    log: Log,
+    projection: Projection,
+    fetch: Fetch,
+    *,
+    swap: bool = True,
+    on_progress: Callable[[int], None] | None = None,
 ) -> Rebuilt:
     """Replay the log into shadow tables and put their content in the place of the read model.
 
@@ -129,38 +136,31 @@ def rebuild(
         shadow.create_all(connection)
     replay = _Replay(log, projection, tables, fetch)
     while True:
-        while True:
-            with database.reading() as connection:
-                item, envelopes = replay.plan(connection)
-            if not envelopes:
-                break
-            # Small transactions, because on SQLite every writer of the service waits for each of them.
-            with database.writing() as connection:
-                replay.run(connection, item, envelopes)
-            if on_progress:
-                on_progress(replay.events)
-        with database.reading() as connection:
-            replay.prefetch(connection)
+        replay.catch_up(database, on_progress)
         try:
             with database.writing() as connection:
-                while True:
-                    item, envelopes = replay.plan(connection, fetched_only=True)
-                    if not envelopes:
-                        break
-                    replay.run(connection, item, envelopes)
-                rows = {}
-                for name, table in projection.metadata.tables.items():
-                    copy = tables[name]
-                    if swap:
-                        connection.execute(sa.delete(table))
-                        columns = [column.name for column in table.columns]
-                        connection.execute(sa.insert(table).from_select(columns, sa.select(*(copy.c[c] for c in columns))))
-                    rows[name] = connection.execute(sa.select(sa.func.count()).select_from(copy)).scalar_one()
+                replay.finish(connection)
+                rows = _count(connection, tables)
                 if swap:
+                    for name, table in projection.metadata.tables.items():
+                        _replace(connection, table, tables[name])
                     shadow.drop_all(connection)
                 return Rebuilt(replay.events, rows)
-        except _Behind:
+        except _BehindError:
             continue
+
+
+def _count(connection: sa.Connection, tables: ReadModel) -> dict[str, int]:
+    return {
+        name: connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one()
+        for name, table in tables.items()
+    }
+
+
+def _replace(connection: sa.Connection, table: sa.Table, copy: sa.Table) -> None:
+    columns = [column.name for column in table.columns]
+    connection.execute(sa.delete(table))
+    connection.execute(sa.insert(table).from_select(columns, sa.select(*(copy.c[column] for column in columns))))
 
 
 class _Replay:
@@ -176,19 +176,46 @@ class _Replay:
         self.events = 0
         self._fetched: dict[int, Sequence[Envelope]] = {}
 
-    def prefetch(self, connection: sa.Connection) -> None:
-        """Fetch what the last step will need, so that it fetches nothing while writers wait."""
-        for item in self.log.consumptions(connection, self.projection.name, after=self.consumed):
-            self._foreign(item)
+    def catch_up(self, database: Database, on_progress: Callable[[int], None] | None) -> None:
+        """Replay until nothing is left, and fetch what `finish` will need, so that it fetches nothing while writers wait."""
+        while True:
+            with database.reading() as connection:
+                item, envelopes = self.plan(connection)
+            if not envelopes:
+                break
+            # Small transactions, because on SQLite every writer of the service waits for each of them.
+            with database.writing() as connection:
+                self.run(connection, item, envelopes)
+            if on_progress:
+                on_progress(self.events)
+        with database.reading() as connection:
+            for item in self.log.consumptions(connection, self.projection.name, after=self.consumed):
+                self._foreign(item)
 
-    def plan(self, connection: sa.Connection, *, fetched_only: bool = False) -> tuple[Consumption | None, Sequence[Envelope]]:
+    def finish(self, connection: sa.Connection) -> None:
+        """Replay what came since `catch_up`.
+
+        Raises
+        ------
+        _BehindError
+            If events of other services came that were not fetched yet.
+        """
+        while True:
+            item, envelopes = self.plan(connection, fetched_only=True)
+            if not envelopes:
+                return
+            self.run(connection, item, envelopes)
+
+    def plan(
+        self, connection: sa.Connection, *, fetched_only: bool = False
+    ) -> tuple[Consumption | None, Sequence[Envelope]]:
         """Give the next events: at most a batch of our own, or one consumption."""
         waiting = self.log.consumptions(connection, self.projection.name, after=self.consumed, limit=1)
         until = waiting[0].own_position if waiting else None
         if until is None or self.position < until:
             return None, self.log.read(connection, after=self.position, until=until, limit=_BATCH)
         if fetched_only and waiting[0].id not in self._fetched:
-            raise _Behind
+            raise _BehindError
         return waiting[0], self._foreign(waiting[0])
 
     def run(self, connection: sa.Connection, item: Consumption | None, envelopes: Sequence[Envelope]) -> None:
@@ -217,7 +244,7 @@ def _shadow(metadata: sa.MetaData) -> sa.MetaData:
     for table in metadata.tables.values():
         copy = table.to_metadata(shadow, name=f"shadow_{table.name}")
         for index in copy.indexes:
-            index.name = f"shadow_{index.name}"
+            index.name = quoted_name(f"shadow_{index.name}", quote=None)
         for constraint in copy.constraints:
             constraint.name = None
     return shadow
@@ -231,7 +258,8 @@ def compare(database: Database, projection: Projection) -> Iterator[str]:
             copy = shadow.tables[f"shadow_{name}"]
             order = [column.name for column in table.primary_key.columns]
             rows = [
-                connection.execute(sa.select(item).order_by(*(item.c[c] for c in order))).all() for item in (table, copy)
+                connection.execute(sa.select(item).order_by(*(item.c[c] for c in order))).all()
+                for item in (table, copy)
             ]
             if rows[0] != rows[1]:
                 yield name

@@ -18,12 +18,10 @@ import httpx
 import sqlalchemy as sa
 import structlog
 import uvicorn
-from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
+from fastapi import APIRouter, FastAPI, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ValidationError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from stoa_contracts.envelope import BATCH_MEDIA_TYPE, Envelope, batch
-from stoa_contracts.ids import new_id
 
 from stoa_chassis.background import Background
 from stoa_chassis.bus import Bus
@@ -38,6 +36,8 @@ from stoa_chassis.problems import ProblemDocument, install_problem_handlers
 from stoa_chassis.projection import EventStore, Projection
 from stoa_chassis.relay import Relay
 from stoa_chassis.settings import ServiceSettings
+from stoa_contracts.envelope import BATCH_MEDIA_TYPE, Envelope, batch
+from stoa_contracts.ids import new_id
 
 __all__ = [
     "ProcessContext",
@@ -49,6 +49,7 @@ __all__ = [
 ]
 
 _CORRELATION_HEADER = "X-Correlation-ID"
+_MAX_CORRELATION_ID = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +112,9 @@ class ProcessContext:
         return self.events.log
 
     @classmethod
-    def create(cls, definition: ServiceDefinition, settings: ServiceSettings, *, bus: Bus | None = None, **parts: Any) -> Any:
+    def create(
+        cls, definition: ServiceDefinition, settings: ServiceSettings, *, bus: Bus | None = None, **parts: Any
+    ) -> Any:
         """Make the context of a process; nothing is opened yet that could fail."""
         database = Database(settings.resolved_database_url)
         events = EventStore(Log(definition.name), definition.projection())
@@ -288,7 +291,9 @@ def _operations(context: ProcessContext) -> APIRouter:
         after: Annotated[int, Query(ge=0, description="Only events beyond this position.")] = 0,
         limit: Annotated[int, Query(ge=1, le=5000, description="At most so many events.")] = 500,
     ) -> Response:
-        envelopes = await context.database.read(lambda connection: context.log.read(connection, after=after, limit=limit))
+        envelopes = await context.database.read(
+            lambda connection: context.log.read(connection, after=after, limit=limit)
+        )
         return Response(batch([envelope.to_bytes() for envelope in envelopes]), media_type=BATCH_MEDIA_TYPE)
 
     return router
@@ -308,11 +313,15 @@ def _document_problems(app: FastAPI) -> None:
             for path in document["paths"].values():
                 for operation in path.values():
                     if "422" in operation["responses"]:
-                        operation["responses"]["422"] = {"description": "The request is not in the form that this route takes", "content": problem}
+                        operation["responses"]["422"] = {
+                            "description": "The request is not in the form that this route takes",
+                            "content": problem,
+                        }
             app.openapi_schema = document
         return app.openapi_schema
 
-    app.openapi = openapi  # type: ignore[method-assign] - FastAPI's documented way to extend the document
+    # FastAPI's documented way to extend the document.
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 class _RequestMiddleware:
@@ -328,7 +337,7 @@ class _RequestMiddleware:
             return
         headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
         given = headers.get(_CORRELATION_HEADER.lower(), "")
-        correlationid = given if 0 < len(given) <= 100 and given.isprintable() else new_id()
+        correlationid = given if 0 < len(given) <= _MAX_CORRELATION_ID and given.isprintable() else new_id()
         scope.setdefault("state", {})["correlationid"] = correlationid
         status = 500
         started = time.perf_counter()
@@ -337,7 +346,10 @@ class _RequestMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (_CORRELATION_HEADER.lower().encode(), correlationid.encode())]
+                message["headers"] = [
+                    *message["headers"],
+                    (_CORRELATION_HEADER.lower().encode(), correlationid.encode()),
+                ]
             await send(message)
 
         with structlog.contextvars.bound_contextvars(correlationid=correlationid, actor=self.context.settings.actor):
@@ -346,7 +358,9 @@ class _RequestMiddleware:
             finally:
                 seconds = time.perf_counter() - started
                 route = getattr(scope.get("route"), "path", "unmatched")
-                self.context.metrics.requests.labels(self.context.log.service, scope["method"], route, status).observe(seconds)
+                self.context.metrics.requests.labels(self.context.log.service, scope["method"], route, status).observe(
+                    seconds
+                )
                 logger = structlog.get_logger(__name__)
                 log = logger.debug if route in {"/healthz", "/readyz", "/metrics", "/events"} else logger.info
                 log("request", method=scope["method"], path=scope["path"], status=status, ms=round(seconds * 1000, 1))

@@ -33,8 +33,12 @@ class ServiceSettings(BaseSettings):
     service: ClassVar[str]
     """The service's name, set by each subclass."""
 
-    data: Path = Field(default=Path("stoa-data"), description="Folder for what this machine keeps: databases and files.")
-    database_url: SecretStr | None = Field(default=None, description="SQLAlchemy URL; default: a SQLite file in the data folder.")
+    data: Path = Field(
+        default=Path("stoa-data"), description="Folder for what this machine keeps: databases and files."
+    )
+    database_url: SecretStr | None = Field(
+        default=None, description="SQLAlchemy URL; default: a SQLite file in the data folder."
+    )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=0, description="Port to listen on; 0 takes a free one.")
     nats_url: str = Field(default="nats://127.0.0.1:4222", description="The NATS server or servers, comma separated.")
