@@ -10,6 +10,7 @@ from stoa_contracts.registry import Event, event
 from stoa_contracts.types import (
     Cause,
     Column,
+    Derivation,
     Digest,
     FileReference,
     Frozen,
@@ -25,11 +26,13 @@ from stoa_contracts.types import (
 __all__ = [
     "ColumnDescribed",
     "EditedRow",
+    "MovedRow",
     "OutputsRecorded",
     "RowEdited",
     "RowStatusChanged",
     "RowsAdded",
     "RowsRemoved",
+    "SourcesMoved",
     "StatusChange",
     "TableCreated",
     "TableDeleted",
@@ -74,6 +77,9 @@ class RowsAdded(Event):
 
     table: str
     rows: list[RowInputs]
+    cause: Cause | None = Field(
+        default=None, description="Why, where the rows were derived; null where a person added them."
+    )
 
 
 class EditedRow(Frozen):
@@ -87,10 +93,16 @@ class EditedRow(Frozen):
 
 @event("tables", "row-edited")
 class RowEdited(Event):
-    """Inputs of one or several rows were changed in one step. Those rows are stale, their old outputs stay visible."""
+    """Inputs of one or several rows were changed in one step. Those rows are stale, their old outputs stay visible.
+
+    Cells of a derived row that a person edits are corrections: later upstream values do not overwrite them.
+    """
 
     table: str
     rows: list[EditedRow]
+    cause: Cause | None = Field(
+        default=None, description="Why, where the values were derived; null where a person edited them."
+    )
 
 
 @event("tables", "rows-removed")
@@ -99,6 +111,24 @@ class RowsRemoved(Event):
 
     table: str
     rows: list[int]
+    cause: Cause | None = Field(
+        default=None, description="Why, where the rows were derived; null where a person removed them."
+    )
+
+
+class MovedRow(Frozen):
+    """A derived row, and where it comes from now."""
+
+    row: int
+    derived_from: Derivation
+
+
+@event("tables", "sources-moved")
+class SourcesMoved(Event):
+    """Derived rows stay what they are, but what they are derived from stands elsewhere in the parent tables now."""
+
+    table: str
+    rows: list[MovedRow]
 
 
 @event("tables", "outputs-recorded")
@@ -132,6 +162,9 @@ class StatusChange(Frozen):
     revision: int
     status: RowStatus
     job: str | None = None
+    attempt: int | None = Field(
+        default=None, description="The attempt at the job, where it is the attempt that says so."
+    )
     reason: str | None = Field(default=None, description="One sentence for people: why a row failed or was cancelled.")
 
 
