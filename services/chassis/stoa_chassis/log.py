@@ -88,6 +88,13 @@ consumption = sa.Table(
 )
 
 
+# Built once, because building a statement costs more than running it.
+_HEAD = sa.select(sa.func.coalesce(sa.func.max(event.c.position), 0))
+_VERSION = sa.select(sa.func.coalesce(sa.func.max(event.c.version), 0)).where(event.c.stream == sa.bindparam("stream"))
+_LAST = sa.select(event.c.position, event.c.chain).order_by(event.c.position.desc()).limit(1)
+_INSERT = sa.insert(event)
+
+
 class ConflictError(Exception):
     """The stream has moved on since the caller read it."""
 
@@ -153,12 +160,11 @@ class Log:
 
     def head(self, connection: sa.Connection) -> int:
         """Give the position of the last event, 0 in an empty log."""
-        return int(connection.execute(sa.select(sa.func.coalesce(sa.func.max(event.c.position), 0))).scalar_one())
+        return int(connection.execute(_HEAD).scalar_one())
 
     def version(self, connection: sa.Connection, stream: str) -> int:
         """Give the version of a stream: the number of its events."""
-        statement = sa.select(sa.func.coalesce(sa.func.max(event.c.version), 0)).where(event.c.stream == stream)
-        return int(connection.execute(statement).scalar_one())
+        return int(connection.execute(_VERSION, {"stream": stream}).scalar_one())
 
     def append(
         self,
@@ -199,9 +205,7 @@ class Log:
         version = self.version(connection, stream)
         if expected_version is not None and version != expected_version:
             raise ConflictError(stream, expected_version, version)
-        last = connection.execute(
-            sa.select(event.c.position, event.c.chain).order_by(event.c.position.desc()).limit(1)
-        ).first()
+        last = connection.execute(_LAST).first()
         position, chain = (last.position, last.chain) if last else (0, CHAIN_START)
         now = datetime.now(UTC)
         envelopes, rows = [], []
@@ -224,7 +228,7 @@ class Log:
             chain = _link(chain, envelope.to_bytes())
             envelopes.append(envelope)
             rows.append(_to_row(envelope, chain))
-        connection.execute(sa.insert(event), rows)
+        connection.execute(_INSERT, rows)
         return envelopes
 
     def read(
