@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
@@ -239,7 +238,7 @@ class JobSubscription(Protocol):
         ...
 
 
-class Listener(AsyncIterator[Message], Protocol):
+class Listener(Protocol):
     """What is told on a subject from now on. The oldest is dropped where the listener is slow. Close it in the end."""
 
     @property
@@ -249,6 +248,14 @@ class Listener(AsyncIterator[Message], Protocol):
 
     async def aclose(self) -> None:
         """Stop listening: the iteration ends. Raises nothing."""
+        ...
+
+    def __aiter__(self) -> Self:
+        """Iterate over what is told."""
+        ...
+
+    async def __anext__(self) -> Message:
+        """Wait for the next message."""
         ...
 
     async def __aenter__(self) -> Self:

@@ -54,6 +54,17 @@ class MemoryBroker:
     listeners: set[_MemoryListener] = field(default_factory=set)
     buses: set[MemoryBus] = field(default_factory=set)
     generation: int = 0
+    running: bool = True
+
+    def stop(self) -> None:
+        """Be gone for everybody until `start`. What was kept is there afterwards."""
+        self.running = False
+        self.generation += 1
+        self.wake()
+
+    def start(self) -> None:
+        """Come back."""
+        self.running = True
 
     def wipe(self) -> None:
         """Lose everything, as a NATS server does whose store is gone."""
@@ -110,7 +121,7 @@ class MemoryBus:
     @property
     def connected(self) -> bool:
         """Whether the broker can be reached right now."""
-        return self._connected and not self._broken
+        return self._connected and not self._broken and self._broker.running
 
     async def connect(self) -> None:
         """Connect."""
@@ -208,6 +219,8 @@ class MemoryBus:
             raise BusUnavailableError("The bus in memory is broken on purpose")
         if not self._connected:
             raise BusUnavailableError("The bus in memory is not connected")
+        if not self._broker.running:
+            raise BusUnavailableError("The broker in memory is stopped")
 
     async def reach(self) -> None:
         """Be on the way to the broker for a moment, where anything may happen."""
