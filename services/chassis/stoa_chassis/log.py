@@ -319,11 +319,22 @@ class Log:
             data=json.loads(row.data),
         )
 
-    def record_consumption(self, connection: sa.Connection, name: str, source: str, first: int, last: int) -> None:
-        """Note that a follower applied a run of another service's events, in this transaction, after our own head."""
-        statement = sa.insert(consumption).values(
-            name=name, source=source, first=first, last=last, own_position=self.head(connection)
-        )
+    def record_consumption(
+        self,
+        connection: sa.Connection,
+        name: str,
+        source: str,
+        first: int,
+        last: int,
+        *,
+        own_position: int | None = None,
+    ) -> None:
+        """Note that a follower applied a run of another service's events, in this transaction.
+
+        ``own_position`` is our own head before they were applied; without it, it is the present one.
+        """
+        head = self.head(connection) if own_position is None else own_position
+        statement = sa.insert(consumption).values(name=name, source=source, first=first, last=last, own_position=head)
         connection.execute(statement)
 
     def consumptions(

@@ -104,7 +104,7 @@ class NatsBus:
     Parameters
     ----------
     servers
-        One or more addresses such as ``nats://host:4222``.
+        Addresses such as ``nats://host:4222``, as a list or separated by commas.
     name
         What the broker's people see as the name of the connection.
     replicas
@@ -133,7 +133,7 @@ class NatsBus:
         credentials: Path | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        self._servers = [servers] if isinstance(servers, str) else list(servers)
+        self._servers = [part.strip() for part in servers.split(",")] if isinstance(servers, str) else list(servers)
         self._name = name
         self._replicas = replicas
         self._ack_wait = ack_wait
