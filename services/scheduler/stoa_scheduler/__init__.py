@@ -1,0 +1,1 @@
+"""The scheduler: which rows run, when, and in which order."""

@@ -1,0 +1,164 @@
+"""What the scheduler does by itself when something happens elsewhere.
+
+It acts once, when an event is applied for the first time. A rebuild of the read model replays what was done, from the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from stoa_chassis.log import Origin
+from stoa_chassis.projection import EventStore
+from stoa_contracts.envelope import Envelope
+from stoa_contracts.events import executor, tables
+from stoa_contracts.ids import new_id
+from stoa_scheduler.commands import cancel_jobs, run_rows
+from stoa_scheduler.domain import ActiveJob
+from stoa_scheduler.store import SchedulerStore
+
+__all__ = ["Policy"]
+
+
+class Policy:
+    """Applies the events of other services, and reacts to them in the same transaction.
+
+    Parameters
+    ----------
+    events
+        Our log and read model.
+    run_lease
+        How long a job that started may be silent.
+    on_start
+        Called for every job that starts.
+    """
+
+    def __init__(self, events: EventStore, *, run_lease: timedelta, on_start: Callable[[], None]) -> None:
+        self._events = events
+        self._run_lease = run_lease
+        self._on_start = on_start
+        self._reactions: Mapping[tuple[str, str], Callable[[sa.Connection, Envelope, Any], None]] = {
+            ("tables", "rows-added"): self._rows_added,
+            ("tables", "row-edited"): self._row_edited,
+            ("tables", "rows-removed"): self._rows_removed,
+            ("tables", "table-invalidated"): self._table_invalidated,
+            ("tables", "workflow-changed"): self._workflow_changed,
+            ("tables", "table-deleted"): self._table_deleted,
+            ("executor", "job-started"): self._job_started,
+            ("executor", "job-finished"): self._job_finished,
+        }
+
+    def apply(self, connection: sa.Connection, envelope: Envelope) -> None:
+        """Apply an event and react to it."""
+        self._events.observe(connection, envelope)
+        reaction = self._reactions.get((envelope.service, envelope.name))
+        if reaction is not None:
+            reaction(connection, envelope, envelope.event())
+
+    def _rows_added(self, connection: sa.Connection, envelope: Envelope, event: tables.RowsAdded) -> None:
+        self._run_stale(connection, envelope, event.table, [row.row for row in event.rows])
+
+    def _row_edited(self, connection: sa.Connection, envelope: Envelope, event: tables.RowEdited) -> None:
+        rows = [row.row for row in event.rows]
+        waiting = SchedulerStore(connection).active_jobs(table=event.table, rows=rows, waiting_only=True)
+        self._cancel(connection, envelope, waiting, "the row was edited")
+        self._run_stale(connection, envelope, event.table, rows)
+
+    def _rows_removed(self, connection: sa.Connection, envelope: Envelope, event: tables.RowsRemoved) -> None:
+        active = SchedulerStore(connection).active_jobs(table=event.table, rows=event.rows)
+        self._cancel(connection, envelope, active, "the row was removed")
+
+    def _table_invalidated(self, connection: sa.Connection, envelope: Envelope, event: tables.TableInvalidated) -> None:
+        self._run_stale(connection, envelope, event.table, event.rows)
+
+    def _workflow_changed(self, connection: sa.Connection, envelope: Envelope, event: tables.WorkflowChanged) -> None:
+        outdated = SchedulerStore(connection).active_jobs(table=event.table, but_version=event.workflow_version)
+        self._cancel(connection, envelope, outdated, "the table has a new workflow")
+        self._run_stale(connection, envelope, event.table, None)
+
+    def _table_deleted(self, connection: sa.Connection, envelope: Envelope, event: tables.TableDeleted) -> None:
+        active = SchedulerStore(connection).active_jobs(table=event.table)
+        self._cancel(connection, envelope, active, "the table was deleted")
+
+    def _job_started(self, connection: sa.Connection, envelope: Envelope, event: executor.JobStarted) -> None:
+        SchedulerStore(connection).attempt_started(event.job, event.attempt, envelope.time + self._run_lease)
+        self._on_start()
+
+    def _job_finished(self, connection: sa.Connection, envelope: Envelope, event: executor.JobFinished) -> None:
+        store = SchedulerStore(connection)
+        store.attempt_ended(event.job, event.attempt)
+        if not event.final and store.is_superseded(event.job):
+            job = ActiveJob(event.job, event.table, event.row, event.revision, event.workflow_version, "waiting")
+            self._cancel(connection, envelope, [job], "the row was edited")
+
+    def _run_stale(self, connection: sa.Connection, envelope: Envelope, table: str, rows: Iterable[int] | None) -> None:
+        store = SchedulerStore(connection)
+        if not store.is_automatic(table):
+            return
+        queue_stale(self._events, connection, table, rows, _caused_by(envelope))
+
+    def _cancel(self, connection: sa.Connection, envelope: Envelope, jobs: Iterable[ActiveJob], reason: str) -> None:
+        record_cancellation(self._events, connection, jobs, reason, _caused_by(envelope))
+
+
+def _caused_by(envelope: Envelope) -> Origin:
+    return Origin(
+        actor=envelope.actor,
+        correlationid=envelope.correlationid,
+        causationid=envelope.id,
+        traceparent=envelope.traceparent,
+    )
+
+
+def queue_stale(
+    events: EventStore, connection: sa.Connection, table: str, rows: Iterable[int] | None, origin: Origin
+) -> int:
+    """Queue what is stale in a table that runs by itself.
+
+    Parameters
+    ----------
+    events
+        Our log and read model.
+    connection
+        Of the transaction.
+    table
+        The table's id.
+    rows
+        Only these rows; null for all.
+    origin
+        Who caused it, and by what.
+
+    Returns
+    -------
+    int
+        How many jobs were queued.
+    """
+    store = SchedulerStore(connection)
+    state = store.find_table(table)
+    if state is None or state.workflow_version is None:
+        return 0
+    stale = store.rows(table, statuses=["stale"], rows=rows)
+    decision = run_rows(state, stale, run=new_id(), requested_by=origin.actor, reason="automatic")
+    events.record(connection, table, decision.events, origin)
+    return decision.jobs
+
+
+def record_cancellation(
+    events: EventStore, connection: sa.Connection, jobs: Iterable[ActiveJob], reason: str, origin: Origin
+) -> int:
+    """Cancel jobs that have not ended.
+
+    Returns
+    -------
+    int
+        How many there were.
+    """
+    number = 0
+    for cancelled in cancel_jobs(jobs, reason):
+        events.record(connection, cancelled.table, [cancelled], origin)
+        SchedulerStore(connection).withdraw([reference.job for reference in cancelled.jobs])
+        number += len(cancelled.jobs)
+    return number

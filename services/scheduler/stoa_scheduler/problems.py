@@ -1,0 +1,39 @@
+"""What a request to the scheduler can fail with."""
+
+from __future__ import annotations
+
+from stoa_chassis.problems import Problem
+
+__all__ = ["AmbiguousNameError", "BehindError", "NotFoundError", "NothingToRunError"]
+
+
+class NotFoundError(Problem):
+    """The scheduler knows no such table, run or job."""
+
+    status = 404
+    code = "not-found"
+    title = "There is no such table, run or job"
+
+
+class AmbiguousNameError(Problem):
+    """Several tables have the name."""
+
+    status = 409
+    code = "ambiguous-name"
+    title = "Several tables have this name"
+
+
+class NothingToRunError(Problem):
+    """The table has no workflow whose rows could run."""
+
+    status = 409
+    code = "nothing-to-run"
+    title = "The table has no workflow"
+
+
+class BehindError(Problem):
+    """The scheduler has not heard yet of the change that the request is to follow."""
+
+    status = 503
+    code = "behind"
+    title = "The scheduler has not caught up yet"
