@@ -30,7 +30,7 @@ from psycopg import sql
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from testcontainers.community.postgres import PostgresContainer
+    from testcontainers.core.container import DockerContainer
 
 __all__ = ["BinaryPostgres", "ContainerPostgres", "PostgresServer", "PostgresUnavailableError", "best_postgres"]
 
@@ -57,6 +57,7 @@ class PostgresServer(ABC):
 
     def __init__(self, source: str) -> None:
         self.source = source
+        self.remark = ""
         self.host = "127.0.0.1"
         self.port = 0
         self._password = secrets.token_urlsafe(16)
@@ -69,7 +70,7 @@ class PostgresServer(ABC):
     @property
     def description(self) -> str:
         """Version and source, for people."""
-        return f"PostgreSQL {self._version} from {self.source}"
+        return f"PostgreSQL {self._version} from {self.source}{self.remark}"
 
     @abstractmethod
     def start(self) -> None:
@@ -279,29 +280,39 @@ class ContainerPostgres(PostgresServer):
 
     def __init__(self) -> None:
         super().__init__(f"the container image {_IMAGE}")
-        self._container: PostgresContainer | None = None
+        self._container: DockerContainer | None = None
         self._check_engine()
         # Imported late, because the import alone looks for a Docker engine.
-        from testcontainers.community.postgres import PostgresContainer
         from testcontainers.core.config import testcontainers_config
+        from testcontainers.core.container import DockerContainer
 
         # The reaper is a second image to pull; the fixture removes the container itself.
         testcontainers_config.ryuk_disabled = True
         self.port = _free_port()
-        container = PostgresContainer(_IMAGE, username=_USER, password=self._password, dbname=_MAINTENANCE)
-        container.with_bind_ports(5432, self.port).with_command(
-            "postgres -c fsync=off -c synchronous_commit=off -c full_page_writes=off -c max_connections=200"
+        # Not the ready-made PostgresContainer: that one waits for two minutes when the container ended at once.
+        self._container = (
+            DockerContainer(_IMAGE)
+            .with_env("POSTGRES_USER", _USER)
+            .with_env("POSTGRES_PASSWORD", self._password)
+            .with_env("POSTGRES_DB", _MAINTENANCE)
+            .with_bind_ports(5432, self.port)
+            .with_command(
+                "postgres -c fsync=off -c synchronous_commit=off -c full_page_writes=off -c max_connections=200"
+            )
         )
-        self._container = container
         try:
-            container.start()
-            self.host = container.get_container_host_ip()
+            self._container.start()
+            self.host = self._container.get_container_host_ip()
             self._wait_until_ready()
         except Exception as error:
             with suppress(Exception):
                 self.close()
-            msg = f"A Docker engine answers, but the container image {_IMAGE} does not start: {error}"
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            msg = f"a Docker engine answers, but the container image {_IMAGE} cannot be used: {reason}"
             raise PostgresUnavailableError(msg) from error
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def is_running(self) -> bool:
@@ -316,7 +327,9 @@ class ContainerPostgres(PostgresServer):
 
     def stop(self) -> None:
         if self.is_running:
-            self._wrapped.stop(timeout=20)
+            # PostgreSQL's fast shutdown; at SIGTERM it would wait for its clients.
+            self._wrapped.kill(signal="SIGINT")
+            self._wrapped.wait(timeout=30)
 
     def close(self) -> None:
         if self._container is not None:
@@ -364,9 +377,12 @@ def best_postgres() -> PostgresServer:
     _sweep()
     for binaries, source in chain(_installed(), _from_wheel()):
         try:
-            return BinaryPostgres(binaries, source)
+            server = BinaryPostgres(binaries, source)
         except (PostgresUnavailableError, OSError) as error:
             reasons.append(f"{binaries}: {error}")
+        else:
+            server.remark = f" ({'; '.join(reasons)})"
+            return server
     tried = "; ".join(reasons)
     raise PostgresUnavailableError(
         f"The tests need PostgreSQL, and this machine offers none. Install PostgreSQL or start Docker. Tried: {tried}"
