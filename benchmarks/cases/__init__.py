@@ -1,0 +1,1 @@
+"""One module per part of Stoa; each registers its cases with `benchmarks.harness.case`."""
