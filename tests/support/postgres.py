@@ -353,7 +353,7 @@ class ContainerPostgres(PostgresServer):
             with contextlib.closing(client):
                 client.ping()
         except Exception as error:
-            raise PostgresUnavailableError(f"no Docker engine answers ({type(error).__name__})") from error
+            raise PostgresUnavailableError("no Docker engine answers") from error
 
 
 def best_postgres() -> PostgresServer:
