@@ -249,6 +249,10 @@ class Engine:
     """
 
     def __init__(self) -> None:
+        # The first document loads the schemas of CWL, which takes longer than hundreds of rows.
+        document = {"id": "file:///warm.cwl", "cwlVersion": "v1.2", "class": "CommandLineTool", "baseCommand": "true", "inputs": [], "outputs": []}
+        load_tool(cast(Any, document), LoadingContext({"construct_tool_object": default_make_tool, "doc_cache": False}))
+        gc.freeze()
         self._workflows: OrderedDict[tuple[str, str, str | None], _Workflow] = OrderedDict()
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -304,6 +308,8 @@ class Engine:
                 messages=account.messages,
                 step=account.failed_tool if account.several_steps else None,
             )
+        if error is not None:
+            error = _without_places(error, request)
         return {
             "job": request["job"],
             "outcome": outcome,
@@ -382,6 +388,14 @@ class Engine:
         while len(self._workflows) > _CACHED_WORKFLOWS:
             self._workflows.popitem(last=False)
         return workflow
+
+
+def _without_places(error: str, request: dict[str, Any]) -> str:
+    """Leave directories out of a sentence that were made for one job and mean nothing to people."""
+    for directory in (request["workflow"]["directory"], request["directory"]):
+        for written in (Path(directory).as_uri(), directory, os.path.relpath(directory)):
+            error = error.replace(f"{written}/", "")
+    return error
 
 
 def _check_inputs(workflow: _Workflow, inputs: dict[str, Any]) -> None:

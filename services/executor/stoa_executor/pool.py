@@ -192,15 +192,17 @@ class EnginePool:
         self._runs[request.job] = run
         self._no_runs.clear()
         try:
-            taken: _EngineProcess | None = None
-            if not self._stopping.is_set() and run.stop_reason is None:
-                taken = await self._idle.get()
-            if self._stopping.is_set() or run.stop_reason is not None:
-                self._idle.put_nowait(taken)
-                run.stop_reason = run.stop_reason or "stopping"
-                return self._stopped(run)
-            engine = cast(_EngineProcess, taken)
-            return await self._run_on(engine, run)
+            while True:
+                taken: _EngineProcess | None = None
+                if not self._stopping.is_set() and run.stop_reason is None:
+                    taken = await self._idle.get()
+                if self._stopping.is_set() or run.stop_reason is not None:
+                    self._idle.put_nowait(taken)
+                    run.stop_reason = run.stop_reason or "stopping"
+                    return self._stopped(run)
+                result = await self._run_on(cast(_EngineProcess, taken), run)
+                if result is not None:
+                    return result
         finally:
             del self._runs[request.job]
             if not self._runs:
@@ -252,7 +254,8 @@ class EnginePool:
             if run.engine is not None:
                 run.engine.kill()
 
-    async def _run_on(self, engine: _EngineProcess, run: _Run) -> EngineResult:
+    async def _run_on(self, engine: _EngineProcess, run: _Run) -> EngineResult | None:
+        """Run a job on an engine; None if the engine was gone before it began."""
         request = run.request
         run.engine = engine
         run.started = time.monotonic()
@@ -302,6 +305,8 @@ class EnginePool:
         wall = time.monotonic() - run.started
         if run.stop_reason is not None:
             return self._stopped(run, began, wall)
+        if problem is None and not request.directory.exists():
+            return None
         if problem is None:
             how = f"by signal {-status}" if status < 0 else f"with status {status}"
             problem = f"The engine process ended {how} while it ran the job."
