@@ -22,13 +22,14 @@ RINGS = 8
 #: SExtractor leaves out pixels whose noise is this large.
 BLANK = 1e30
 
-#: For each source: pixel position counted from 0, brightest pixel, sum over an elliptical aperture, the aperture's
-#: semi-axes in pixels and its angle in radians from the x axis.
+#: For each source: pixel position counted from 0, brightest pixel, its extent (standard deviation along the major
+#: axis) in pixels, sum over an elliptical aperture, the aperture's semi-axes in pixels and its angle in radians from the
+#: x axis.
 Detections = dict[str, np.ndarray]
 
 
-def noise_map(data: np.ndarray, centre: tuple[float, float]) -> np.ndarray:
-    """Estimate the noise at each pixel.
+def noise_map(data: np.ndarray, centre: tuple[float, float]) -> tuple[np.ndarray, float, float]:
+    """Estimate the noise at each pixel, and give with it the noise at the centre and at the edge.
 
     In a single pointing it depends on the distance from the pointing centre only. Sources are positive, so the negative
     pixels of a ring tell its noise undisturbed.
@@ -46,7 +47,8 @@ def noise_map(data: np.ndarray, centre: tuple[float, float]) -> np.ndarray:
             levels.append(1.4826 * np.median(np.abs(negative)))
     if not levels:
         sys.exit("The noise cannot be estimated, because the image has next to no negative pixels.")
-    return np.where(np.isfinite(data), np.exp(np.interp(radius, middles, np.log(levels))), BLANK)
+    everywhere = np.exp(np.interp(radius, middles, np.log(levels)))
+    return np.where(np.isfinite(data), everywhere, BLANK), float(levels[0]), float(levels[-1])
 
 
 def run_sextractor(program: str, data: np.ndarray, noise: np.ndarray, threshold: float, area: int) -> Detections:
@@ -77,12 +79,14 @@ def run_sextractor(program: str, data: np.ndarray, noise: np.ndarray, threshold:
     ended = subprocess.run([program, "detect.fits", "-c", "default.sex"], capture_output=True, text=True, check=False)
     if ended.returncode:
         sys.exit(f"{program} failed: {ended.stderr.strip() or ended.stdout.strip()}")
-    found = np.loadtxt("found.txt", ndmin=2).reshape(-1, len(names)).T
+    lines = Path("found.txt").read_text().splitlines()
+    found = np.array([line.split() for line in lines], dtype=float).reshape(-1, len(names)).T
     columns = dict(zip(names, found, strict=True))
     return {
         "x": columns["XWIN_IMAGE"] - 1,
         "y": columns["YWIN_IMAGE"] - 1,
         "peak": columns["FLUX_MAX"],
+        "extent": columns["A_IMAGE"],
         "sum": columns["FLUX_AUTO"],
         "a": columns["A_IMAGE"] * columns["KRON_RADIUS"],
         "b": columns["B_IMAGE"] * columns["KRON_RADIUS"],
@@ -106,9 +110,11 @@ def run_sep(data: np.ndarray, noise: np.ndarray, threshold: float, area: int) ->
     half, _ = sep.flux_radius(data, x, y, 6.0 * a, 0.5, normflux=total, mask=mask)
     x_window, y_window, _ = sep.winpos(data, x, y, 2 / 2.3548 * half, mask=mask)
     return {
-        "x": x_window,
-        "y": y_window,
+        # The window finds no rest where a source has no positive flux; its pixels still have a middle.
+        "x": np.where(np.isfinite(x_window), x_window, x),
+        "y": np.where(np.isfinite(y_window), y_window, y),
         "peak": found["peak"],
+        "extent": a,
         "sum": total,
         "a": a * scale,
         "b": b * scale,
@@ -173,7 +179,7 @@ def measure(path: Path, threshold: float) -> dict[str, object]:
     turn = np.array([[math.cos(north), -math.sin(north)], [math.sin(north), math.cos(north)]])
     beam = turn @ np.diag([major**2, minor**2]) @ turn.T
 
-    noise = noise_map(data, tuple(wcs.wcs.crpix - 1))
+    noise, centre_noise, edge_noise = noise_map(data, tuple(wcs.wcs.crpix - 1))
     finder, found = find(np.nan_to_num(data), noise, OUTSKIRTS * threshold, max(3, round(beam_area / 4)))
     columns = np.rint(found["x"]).astype(int).clip(0, data.shape[1] - 1)
     rows = np.rint(found["y"]).astype(int).clip(0, data.shape[0] - 1)
@@ -182,20 +188,22 @@ def measure(path: Path, threshold: float) -> dict[str, object]:
     keep = (snr >= threshold) & (local < BLANK)
     # The brightest comes first.
     order = np.flatnonzero(keep)[np.argsort(-snr[keep], kind="stable")]
-    x, y, peak, total, a, b, theta = (found[key][order] for key in ("x", "y", "peak", "sum", "a", "b", "theta"))
+    names = ("x", "y", "peak", "extent", "sum", "a", "b", "theta")
+    x, y, peak, extent, total, a, b, theta = (found[name][order] for name in names)
     share = np.array([share_in_aperture(beam, *shape) for shape in zip(a, b, theta, strict=True)])
     # Noise is correlated over a beam: an aperture holds as many independent values as beams.
     error = local[order] * np.sqrt(np.maximum(np.pi * a * b / beam_area, 1))
     ra, dec = wcs.wcs_pix2world(x, y, 0)
-    valid = noise[noise < BLANK]
+    # The rule of submillimetre surveys, 0.6 FWHM over S/N (Ivison et al. 2007); a large source has a less certain middle.
+    width = np.maximum(major, extent) * math.sqrt(8 * math.log(2)) * cell * 3600
     return {
         "member": header["MEMBER"],
         "finder": finder,
-        "noise": float(valid.min()),
-        "noise_rise": round(float(valid.max() / valid.min()), 3),
+        "noise": centre_noise,
+        "noise_rise": round(edge_noise / centre_noise, 3),
         "ra": ra.tolist(),
         "dec": dec.tolist(),
-        "position_error": (header["BMAJ"] * 3600 / (2 * snr[order])).tolist(),
+        "position_error": (0.6 * width / snr[order]).tolist(),
         "flux": (total / beam_area / share).tolist(),
         "flux_error": (error / share).tolist(),
         "peak": peak.tolist(),
