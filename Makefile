@@ -84,7 +84,7 @@ healthy = grep -qsF '$(CURDIR)/.venv' $(BIN)/activate && $(BIN)/python -c '' 2>/
 
 # $(1): the name of a locked list. The distributions come last, because syncing removes what is not in the list.
 install = echo 'Installing what requirements/$(1).txt locks' >&2; \
-    $(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/$(1).txt; \
+    $(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements/$(1).txt; \
     $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation $(DISTRIBUTIONS:%=-e ./%)
 
 # Whoever has the larger list keeps it: going from `make test` to `make up` and back installs nothing.

@@ -9,17 +9,17 @@ import httpx
 
 from stoa_chassis import migrations
 from stoa_chassis.database import Database
-from stoa_chassis.follower import fetch_events
 from stoa_chassis.log import Broken, Log
 from stoa_chassis.projection import Rebuilt
 from stoa_chassis.projection import rebuild as rebuild_projection
 from stoa_chassis.service import ServiceDefinition
 from stoa_chassis.settings import ServiceSettings
-from stoa_contracts.envelope import Envelope
+from stoa_contracts.envelope import Envelope, read_batch
 
 __all__ = ["UnknownServiceError", "installed_services", "load_service", "migrate", "rebuild", "tail", "verify"]
 
 _GROUP = "stoa.services"
+_FEED_PAGE = 1000
 
 
 class UnknownServiceError(LookupError):
@@ -90,7 +90,16 @@ def rebuild(name: str, on_progress: Callable[[int], None] | None = None) -> Rebu
     with httpx.Client(timeout=30) as client:
 
         def fetch(source: str, after: int, until: int) -> list[Envelope]:
-            return fetch_events(client, settings.service_urls[source], after=after, until=until)
+            envelopes: list[Envelope] = []
+            while after < until:
+                parameters = {"after": after, "limit": min(until - after, _FEED_PAGE)}
+                answer = client.get(f"{settings.service_urls[source]}/events", params=parameters).raise_for_status()
+                page = read_batch(answer.content)
+                if not page:
+                    break
+                envelopes += page
+                after = page[-1].log_position
+            return envelopes
 
         try:
             return rebuild_projection(database, Log(name), definition.projection(), fetch, on_progress=on_progress)

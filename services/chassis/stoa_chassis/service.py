@@ -162,6 +162,8 @@ class ProcessContext:
     async def problems(self) -> list[str]:
         """List what keeps the process from doing all its work."""
         found = [f"{loop}: {reason}" for loop, reason in self.background.failures.items()]
+        found += [self.relay.problem] if self.relay.problem else []
+        found += [f"{source}: {problem}" for each in self.followers for source, problem in each.problems.items()]
         try:
             head = await self.database.read(self.log.head)
             self.metrics.log_position.labels(self.log.service).set(head)
@@ -374,8 +376,12 @@ class _Server(uvicorn.Server):
         self._on_signal = on_signal
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop once; a second Ctrl-C does not wait for the running requests."""
+        del frame
         self._on_signal()
-        super().handle_exit(sig, frame)
+        # uvicorn's own handler would end the process by the signal after an orderly stop.
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
 
 
 def serve(definition: ServiceDefinition, *, fd: int | None = None) -> int:
@@ -416,8 +422,3 @@ def serve(definition: ServiceDefinition, *, fd: int | None = None) -> int:
     server = _Server(config, context.background.stop.set)
     server.run(sockets=[listening] if listening else None)
     return 0 if server.started else 2
-
-
-def ignore_interrupts() -> None:
-    """Leave Ctrl-C to the parent process, which stops its services in order."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
