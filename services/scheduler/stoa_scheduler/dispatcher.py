@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -77,15 +78,25 @@ class Dispatcher:
         The window and the leases.
     metrics
         Of the process.
+    clock
+        Gives the present time.
     """
 
     def __init__(
-        self, *, database: Database, events: EventStore, bus: Bus, settings: SchedulerSettings, metrics: Metrics
+        self,
+        *,
+        database: Database,
+        events: EventStore,
+        bus: Bus,
+        settings: SchedulerSettings,
+        metrics: Metrics,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._database = database
         self._events = events
         self._bus = bus
         self._settings = settings
+        self._clock = clock
         self._turns = Turns()
         self._starts: deque[float] = deque(maxlen=20_000)
         self._was_connected = False
@@ -128,7 +139,7 @@ class Dispatcher:
         if not self._was_connected:
             await self._database.write(self._hurry)
             self._was_connected = True
-        now = datetime.now(UTC)
+        now = self._clock()
         look = await self._database.read(lambda connection: self._look(connection, now))
         if look.work:
             handouts = await self._database.write(lambda connection: self.take(connection, now))
@@ -141,7 +152,7 @@ class Dispatcher:
 
     def _hurry(self, connection: sa.Connection) -> None:
         """Publish again soon what this process or the broker may have lost."""
-        now = datetime.now(UTC)
+        now = self._clock()
         soon = now + timedelta(seconds=self._settings.start_lease)
         connection.execute(sa.update(dispatch).where(dispatch.c.started.is_(False)).values(due=now))
         connection.execute(sa.update(dispatch).where(dispatch.c.started, dispatch.c.due > soon).values(due=soon))
@@ -250,7 +261,7 @@ class Dispatcher:
                 groups.append(Group(item.table_id, item.requested_by, item.priority, left))
         people = [(group.requested_by,) for group in groups]
         self._turns.forget_all_but([*people, *((group.requested_by, group.table) for group in groups)])
-        jobs: list[str] = []
+        picked: list[tuple[int, int, str]] = []
         while room > 0 and groups:
             share(groups, room, in_flight, self._turns)
             for group in groups:
@@ -273,13 +284,15 @@ class Dispatcher:
                 if new:
                     connection.execute(sa.insert(dispatch), new)
                 in_flight[group.requested_by, group.table] += len(new)
-                jobs.extend(item.id for item in chosen)
+                picked.extend((-group.priority, place, item.id) for place, item in enumerate(chosen))
                 room -= len(new)
                 # A group may have fewer than it seems, because failed jobs pause before the next attempt.
                 group.waiting = group.waiting - len(new) if len(new) == group.taken else 0
                 group.taken = 0
             groups = [group for group in groups if group.waiting > 0]
-        return self._handouts(connection, jobs)
+        # The bus keeps the order: the highest priority first, and the tables by turns.
+        picked.sort(key=itemgetter(0, 1))
+        return self._handouts(connection, [id_ for _, _, id_ in picked])
 
     def _choose(self, connection: sa.Connection, group: Group, now: datetime) -> list[sa.Row[Any]]:
         c = job.c
@@ -367,7 +380,7 @@ class Dispatcher:
         await self._bus.publish_job(handout.subject, id=handout.id, body=handout.body)
 
     def _keep(self, connection: sa.Connection, jobs: Sequence[str]) -> None:
-        soon = datetime.now(UTC) + timedelta(seconds=_WITHOUT_BUS)
+        soon = self._clock() + timedelta(seconds=_WITHOUT_BUS)
         connection.execute(sa.update(dispatch).where(dispatch.c.job.in_(jobs)).values(due=soon))
 
     def _refuse(self, connection: sa.Connection, jobs: Sequence[str]) -> None:

@@ -47,6 +47,8 @@ class Policy:
             ("tables", "table-invalidated"): self._table_invalidated,
             ("tables", "workflow-changed"): self._workflow_changed,
             ("tables", "table-deleted"): self._table_deleted,
+            ("tables", "outputs-recorded"): self._outputs_recorded,
+            ("tables", "row-status-changed"): self._row_status_changed,
             ("executor", "job-started"): self._job_started,
             ("executor", "job-finished"): self._job_finished,
         }
@@ -82,6 +84,13 @@ class Policy:
     def _table_deleted(self, connection: sa.Connection, envelope: Envelope, event: tables.TableDeleted) -> None:
         active = SchedulerStore(connection).active_jobs(table=event.table)
         self._cancel(connection, envelope, active, "the table was deleted")
+
+    def _outputs_recorded(self, connection: sa.Connection, _: Envelope, event: tables.OutputsRecorded) -> None:
+        SchedulerStore(connection).withdraw([event.job])
+
+    def _row_status_changed(self, connection: sa.Connection, _: Envelope, event: tables.RowStatusChanged) -> None:
+        failed = [change.job for change in event.changes if change.status == "failed" and change.job is not None]
+        SchedulerStore(connection).withdraw(failed)
 
     def _job_started(self, connection: sa.Connection, envelope: Envelope, event: executor.JobStarted) -> None:
         SchedulerStore(connection).attempt_started(event.job, event.attempt, envelope.time + self._run_lease)

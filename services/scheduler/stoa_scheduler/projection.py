@@ -71,6 +71,7 @@ class _Statements:
             job.c.row,
             job.c.state,
             job.c.attempt,
+            job.c.host,
             job.c.requested_by,
             job.c.priority,
             job.c.earlier,
@@ -141,6 +142,18 @@ class _Step:
         if not changed:
             new = {"table_id": table, "requested_by": person, "priority": priority, "waiting": number}
             self.execute(sa.insert(self.s.backlog), new)
+
+    def find(self, job: str) -> Any:
+        """Find what a job is and how far it got."""
+        return self.execute(self.s.find_job, {"b_job": job}).first()
+
+    def end(self, job: Any, state: str, **values: Any) -> None:
+        """End a job that has not ended."""
+        self.execute(
+            sa.update(self.s.job).where(self.s.job.c.id == job.id).values(state=state, not_before=None, **values)
+        )
+        if job.state == "waiting":
+            self.count(job.table_id, job.requested_by, job.priority, -1)
 
     def row_status(self, job: Any, status: str) -> None:
         """Change the status of the row that shows a job."""
@@ -240,6 +253,12 @@ def _table_invalidated(step: _Step, event: tables.TableInvalidated) -> None:
 
 
 def _outputs_recorded(step: _Step, event: tables.OutputsRecorded) -> None:
+    job = step.find(event.job)
+    if job is not None and job.state in _UNENDED:
+        # The tables service heard of the end before we did. Were the job still to end here, its row could be queued twice.
+        usage = event.usage.model_dump(mode="json")
+        end = {"outcome": "success", "attempt": event.attempt, "started": event.started, "usage": usage}
+        step.end(job, "succeeded", finished=event.finished, **end)
     step.execute(
         step.s.row_current,
         {
@@ -253,14 +272,13 @@ def _outputs_recorded(step: _Step, event: tables.OutputsRecorded) -> None:
 
 
 def _row_status_changed(step: _Step, event: tables.RowStatusChanged) -> None:
-    # The others follow from what we and the executor say; this one may also mean that the outputs were refused.
-    failed = [
-        {"b_table": event.table, "b_row": change.row, "b_job": change.job, "b_status": "failed"}
-        for change in event.changes
-        if change.status == "failed" and change.job is not None
-    ]
-    if failed:
-        step.execute(step.s.row_status, failed)
+    for change in event.changes:
+        # The other statuses follow from our own events and the executor's. This one may come before the executor's.
+        if change.status == "failed" and change.job is not None:
+            job = step.find(change.job)
+            if job is not None and job.state in _UNENDED:
+                step.end(job, "failed", outcome="permanentFail", error=change.reason, finished=step.envelope.time)
+                step.row_status(job, "failed")
 
 
 def _job_queued(step: _Step, event: scheduler.JobQueued) -> None:
@@ -341,7 +359,7 @@ def _trigger_set(step: _Step, event: scheduler.TriggerSet) -> None:
 
 
 def _job_started(step: _Step, event: executor.JobStarted) -> None:
-    job = step.execute(step.s.find_job, {"b_job": event.job}).first()
+    job = step.find(event.job)
     if job is None or job.state not in _UNENDED or event.attempt < job.attempt:
         return
     step.execute(
@@ -354,34 +372,32 @@ def _job_started(step: _Step, event: executor.JobStarted) -> None:
 
 
 def _job_finished(step: _Step, event: executor.JobFinished) -> None:
-    job = step.execute(step.s.find_job, {"b_job": event.job}).first()
-    if job is None or event.attempt < job.attempt or job.state in {"succeeded", "failed"}:
+    job = step.find(event.job)
+    if job is None or event.attempt < job.attempt:
         return
     log = event.log.model_dump(mode="json") if event.log else None
     usage = event.usage.model_dump(mode="json")
     cost = {"host": event.host, "exit_code": event.exit_code, "usage": usage, "log": log, "started": event.started}
-    update = sa.update(step.s.job).where(step.s.job.c.id == event.job)
-    if job.state == "cancelled":
-        # It was cancelled, whatever came of it in the end; but what it cost is worth knowing.
-        step.execute(update.values(**cost))
-        return
-    if event.final:
+    if job.state not in _UNENDED:
+        # Whoever said first how it ended is right: it was cancelled, or the tables service was faster. But only the
+        # executor knows the circumstances.
+        if job.host is None or job.state == "cancelled":
+            if job.state == "failed":
+                cost |= {"attempt": event.attempt, "outcome": event.outcome, "finished": event.finished}
+            step.execute(sa.update(step.s.job).where(step.s.job.c.id == event.job).values(**cost))
+    elif event.final:
         state = outcome_state(event.outcome)
-        end = {
-            "state": state,
-            "outcome": event.outcome,
-            "error": event.error,
-            "finished": event.finished,
-            "not_before": None,
-        }
-        step.execute(update.values(attempt=event.attempt, **end, **cost))
+        end = {"attempt": event.attempt, "outcome": event.outcome, "error": event.error, **cost}
+        step.end(job, state, finished=event.finished, **end)
         if state != "succeeded":
             step.row_status(job, state)
-        if job.state == "waiting":
-            step.count(job.table_id, job.requested_by, job.priority, -1)
-        return
+    else:
+        _try_again(step, job, event)
+
+
+def _try_again(step: _Step, job: Any, event: executor.JobFinished) -> None:
     next_attempt = event.attempt + 1
-    earlier = Attempt(
+    ended = Attempt(
         attempt=event.attempt,
         outcome=event.outcome,
         exit_code=event.exit_code,
@@ -392,16 +408,15 @@ def _job_finished(step: _Step, event: executor.JobFinished) -> None:
         usage=event.usage,
         log=event.log,
     )
-    step.execute(
-        update.values(
-            state="waiting",
-            attempt=next_attempt,
-            not_before=retry_time(event.job, next_attempt, event.finished),
-            host=None,
-            started=None,
-            earlier=[*job.earlier, earlier.model_dump(mode="json")],
-        )
-    )
+    values = {
+        "state": "waiting",
+        "attempt": next_attempt,
+        "not_before": retry_time(event.job, next_attempt, event.finished),
+        "host": None,
+        "started": None,
+        "earlier": [*job.earlier, ended.model_dump(mode="json")],
+    }
+    step.execute(sa.update(step.s.job).where(step.s.job.c.id == event.job).values(**values))
     step.row_status(job, "queued")
     if job.state == "running":
         step.count(job.table_id, job.requested_by, job.priority, 1)
