@@ -7,11 +7,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import numpy as np
 from astropy.table import Table
 
-from benchmarks.harness import Result, add_rows, case, create_worktable, median_ms, running_stoa
+from benchmarks.harness import Result, case, median_ms
+from tests.support.stoa import RunningStoa, running_stoa
 
 SIZES = {"edit_ms_100": 100, "edit_ms_10k": 10_000, "edit_ms_100k": 100_000}
 EDITS = 60
@@ -22,17 +22,17 @@ WARM_UP = 5
 def edits(folder: Path) -> Iterator[Result]:
     """Change one cell and read the row again, in tables of 100, 10,000 and 100,000 rows, in turn."""
     draw = random.Random(1)
-    with running_stoa(folder / "data") as client:
+    with running_stoa(folder / "data") as stoa:
         tables = {}
         for name, size in SIZES.items():
-            tables[name] = create_worktable(client, name)
-            add_rows(client, tables[name], [{"number": number} for number in range(size)])
+            tables[name] = stoa.create_worktable(name)
+            stoa.add_rows(tables[name], [{"number": number} for number in range(size)])
         durations: dict[str, list[float]] = {name: [] for name in SIZES}
         for number in range(WARM_UP + EDITS):
             for name, size in SIZES.items():
                 row = draw.randint(1, size)
                 started = time.perf_counter()
-                _edit(client, tables[name], row, -number - 1)
+                _edit(stoa, tables[name], row, -number - 1)
                 if number >= WARM_UP:
                     durations[name].append((time.perf_counter() - started) * 1000)
     medians = {name: float(np.median(values)) for name, values in durations.items()}
@@ -47,9 +47,9 @@ def edits(folder: Path) -> Iterator[Result]:
         )
 
 
-def _edit(client: httpx.Client, table: str, row: int, value: int) -> None:
-    client.patch(f"/api/tables/{table}/rows/{row}", json={"number": value}).raise_for_status()
-    seen = client.get(f"/api/tables/{table}/rows/{row}").raise_for_status().json()
+def _edit(stoa: RunningStoa, table: str, row: int, value: int) -> None:
+    stoa.checked(stoa.client.patch(f"/api/tables/{table}/rows/{row}", json={"number": value}))
+    seen = stoa.checked(stoa.client.get(f"/api/tables/{table}/rows/{row}"))
     if seen["values"]["number"] != value or seen["status"] != "stale":
         message = f"The edit is not visible: {seen}"
         raise RuntimeError(message)
@@ -65,10 +65,10 @@ def imports(folder: Path) -> Iterator[Result]:
     catalogue["name"] = [f"source {number}" for number in range(100_000)]
     file = folder / "catalogue.fits"
     catalogue.write(file)
-    with running_stoa(folder / "data") as client:
+    with running_stoa(folder / "data") as stoa:
         started = time.perf_counter()
         with file.open("rb") as content:
-            answer = client.post(
+            answer = stoa.client.post(
                 "/api/tables/import",
                 data={"name": "catalogue"},
                 files={"file": ("catalogue.fits", content)},

@@ -10,17 +10,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.harness import (
-    TRIVIAL_TOOL,
-    Result,
-    add_rows,
-    case,
-    create_worktable,
-    median_ms,
-    running_stoa,
-    wait_until_settled,
-)
+from benchmarks.harness import Result, case, median_ms
 from stoa_executor.pool import EnginePool, EngineRequest
+from tests.support.stoa import TRIVIAL_TOOL, running_stoa
 
 ROWS = 1000
 
@@ -69,21 +61,19 @@ def engine(folder: Path) -> Iterator[Result]:
 @case("rows_per_second")
 def whole_way(folder: Path) -> Iterator[Result]:
     """Run 1,000 trivial rows from stale to current, with every event logged and every file stored."""
-    with running_stoa(folder / "data") as client:
-        warm_up = create_worktable(client, "warm-up")
-        position = add_rows(client, warm_up, [{"number": number} for number in range(20)])
-        client.post("/api/runs", json={"table": warm_up, "scope": "stale", "after": position}).raise_for_status()
-        wait_until_settled(client, warm_up, 60)
+    with running_stoa(folder / "data") as stoa:
+        warm_up = stoa.create_worktable("warm-up")
+        stoa.run(warm_up, after=stoa.add_rows(warm_up, [{"number": number} for number in range(20)]))
+        stoa.settle(warm_up)
 
-        table = create_worktable(client, "measured")
-        position = add_rows(client, table, [{"number": number} for number in range(ROWS)])
+        table = stoa.create_worktable("measured")
+        position = stoa.add_rows(table, [{"number": number} for number in range(ROWS)])
         started = time.perf_counter()
-        client.post("/api/runs", json={"table": table, "scope": "stale", "after": position}).raise_for_status()
-        counts = wait_until_settled(client, table, 300)
+        stoa.run(table, after=position)
+        counts = stoa.settle(table, timeout=300)[table]
         seconds = time.perf_counter() - started
-        if counts.get("current") != ROWS:
-            message = f"Not every row became current: {counts}"
-            raise RuntimeError(message)
+        if counts != {"current": ROWS}:
+            raise RuntimeError(f"Not every row became current: {counts}")
 
     def bare() -> None:
         with (folder / "text.txt").open("wb") as output:

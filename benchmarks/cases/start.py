@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.harness import Result, case, median_ms, running_stoa
+from benchmarks.harness import Result, case, median_ms
+from tests.support.stoa import running_stoa
 
 
 @case("start_s")
