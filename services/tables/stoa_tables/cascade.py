@@ -1,0 +1,218 @@
+"""Brings linked tables up to date, in the transaction of the change that they follow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from stoa_chassis.log import Origin
+from stoa_chassis.projection import EventStore
+from stoa_contracts.envelope import Envelope
+from stoa_contracts.registry import Event
+from stoa_contracts.types import Column, LinkSpecification
+from stoa_tables.commands import apply_difference, invalidate, upstream_cause
+from stoa_tables.derivation import (
+    Difference,
+    compare_joined,
+    compare_keyed,
+    join_key,
+    joined_rows,
+    keyed_rows,
+    side_columns,
+)
+from stoa_tables.domain import Item, Row, Source, Table, items
+from stoa_tables.store import Store, chunks
+from stoa_tables.values import coerce
+
+__all__ = ["Recorder"]
+
+#: How many parent rows are compared at a time.
+_BATCH = 2000
+
+
+class Recorder:
+    """Records what was decided, and what follows from it in other tables.
+
+    Parameters
+    ----------
+    connection
+        Of the write transaction.
+    events
+        The service's log and read model.
+    origin
+        Who and why.
+    event_bytes
+        About how large an event may become.
+    """
+
+    def __init__(self, connection: sa.Connection, events: EventStore, origin: Origin, *, event_bytes: int) -> None:
+        self.connection = connection
+        self.events = events
+        self.origin = origin
+        self.event_bytes = event_bytes
+        self.store = Store(connection, events.tables)
+        self.recorded: list[Envelope] = []
+
+    def record(self, stream: str, events: Sequence[Event]) -> list[Envelope]:
+        """Append events to a stream and change the read model by them."""
+        envelopes = self.events.record(self.connection, stream, events, self.origin)
+        self.recorded += envelopes
+        return envelopes
+
+    def follow(
+        self,
+        table: str,
+        rows: Iterable[int],
+        *,
+        kind: Literal["upstream", "link"] = "upstream",
+        only: tuple[str, LinkSpecification] | None = None,
+    ) -> None:
+        """Bring every table up to date that depends on rows which have changed, and what depends on those.
+
+        Parameters
+        ----------
+        table
+            Where the change happened.
+        rows
+            What was added, edited, removed, or got other outputs.
+        kind
+            What the cause is called.
+        only
+            Follow this link alone, with its child: it is new.
+        """
+        origin_rows = sorted(set(rows))
+        if not origin_rows:
+            return
+        first = [only] if only is not None else self.store.links_from(table)
+        if not first:
+            return
+        if self.recorded and self.origin.causationid is None:
+            cause_id = self.recorded[-1].id
+            self.origin = Origin(self.origin.actor, self.origin.correlationid, cause_id, self.origin.traceparent)
+        cause = upstream_cause(table, origin_rows, kind)
+        waiting: dict[str, set[int]] = {table: set(origin_rows)}
+        stale: dict[str, set[int]] = {}
+        # A table comes after all of its parents, so that it is brought up to date once.
+        for parent in self._downstream(table):
+            changed = waiting.pop(parent, None)
+            if not changed:
+                continue
+            for child_id, link in first if parent == table else self.store.links_from(parent):
+                for some in chunks(sorted(changed), _BATCH):
+                    for difference in self._differences(parent, child_id, link, some):
+                        child = self._table(child_id)
+                        applied = apply_difference(child, link, difference, cause, event_bytes=self.event_bytes)
+                        self.record(child_id, applied.events)
+                        waiting.setdefault(child_id, set()).update(applied.changed)
+                        stale.setdefault(child_id, set()).update(applied.stale)
+        for child_id, changed in stale.items():
+            # A row that was added and then removed again on the way is not stale but gone.
+            present = sorted(self.store.statuses(child_id, changed))
+            total = sum(self.store.counts(child_id).values())
+            self.record(child_id, invalidate(child_id, present, cause, total=total))
+
+    def _downstream(self, table: str) -> list[str]:
+        children: dict[str, list[str]] = {}
+        for child, link in self.store.links():
+            for parent in link.parents:
+                children.setdefault(parent, []).append(child)
+        order: list[str] = []
+        seen: set[str] = set()
+
+        def visit(current: str) -> None:
+            if current not in seen:
+                seen.add(current)
+                for child in children.get(current, []):
+                    visit(child)
+                order.append(current)
+
+        visit(table)
+        return order[::-1]
+
+    def _table(self, table: str) -> Table:
+        found = self.store.table(table)
+        if found is None:
+            msg = f"The table {table} is linked but does not exist"
+            raise LookupError(msg)
+        return found
+
+    def _differences(
+        self, parent: str, child: str, link: LinkSpecification, rows: Sequence[int]
+    ) -> Iterator[Difference]:
+        if link.kind == "keyed":
+            yield self._keyed(parent, child, link, rows)
+            return
+        # A table joined with itself stands on both sides; the second comparison sees what the first one did.
+        if link.parents[0] == parent:
+            yield self._joined_from_left(link, rows)
+        if link.parents[1] == parent:
+            yield self._joined_from_right(link, rows)
+
+    def _keyed(self, parent: str, child: str, link: LinkSpecification, rows: Sequence[int]) -> Difference:
+        parent_table, child_table = self._table(parent), self._table(child)
+        outputs = {column.name for column in parent_table.outputs}
+        needs_outputs = not outputs.isdisjoint(link.mapping.values())
+        found = self.store.rows(parent, rows)
+        offered = (
+            item
+            for row in found.values()
+            for item in items(row, parent_table.columns, per=link.per, needs_outputs=needs_outputs)
+        )
+        columns = {column.name: column for column in child_table.columns}
+        wanted = keyed_rows(link, columns, offered, _coerce)
+        return compare_keyed(wanted, self.store.derived(link.link, "left_row", rows))
+
+    def _joined_from_left(self, link: LinkSpecification, rows: Sequence[int]) -> Difference:
+        lefts = [item for entry in self._offered(link, 0, self.store.rows(link.parents[0], rows)) for item in entry]
+        keys = {key for _, key in lefts if key is not None}
+        rights = self._find(link, 1, self.store.joined(link.link, 1, keys))
+        wanted = joined_rows(link, lefts, rights, unmatched=link.kind == "left")
+        return compare_joined(wanted, self.store.derived(link.link, "left_row", rows))
+
+    def _joined_from_right(self, link: LinkSpecification, rows: Sequence[int]) -> Difference:
+        rights: dict[str, list[Item]] = {}
+        for entry in self._offered(link, 1, self.store.rows(link.parents[1], rows)):
+            for item, key in entry:
+                if key is not None:
+                    rights.setdefault(key, []).append(item)
+        existing = self.store.derived(link.link, "right_row", rows)
+        lost = {row.key for row in existing if row.key is not None} - rights.keys()
+        keys = set(rights)
+        if link.kind == "left":
+            # Left rows without a partner give way to those with one, and the other way round.
+            gone = lost - self.store.joined(link.link, 1, lost).keys()
+            keys |= gone
+            existing += [row for row in self.store.derived(link.link, "key", keys) if row.sources[1] is None]
+        lefts = self._find(link, 0, self.store.joined(link.link, 0, keys))
+        wanted = joined_rows(
+            link,
+            [(item, key) for key, found in lefts.items() for item in found],
+            rights,
+            unmatched=link.kind == "left",
+        )
+        wanted.sort(key=lambda item: (item.sources[0].row, item.sources[0].element or 0))
+        return compare_joined(wanted, existing)
+
+    def _offered(
+        self, link: LinkSpecification, side: int, rows: Mapping[int, Row]
+    ) -> Iterator[list[tuple[Item, str | None]]]:
+        columns = self._table(link.parents[side]).columns
+        names = side_columns(link, side)
+        for row in rows.values():
+            yield [(item, join_key(item.values, names)) for item in items(row, columns, per="element")]
+
+    def _find(
+        self, link: LinkSpecification, side: int, wanted: Mapping[str, Sequence[Source]]
+    ) -> dict[str, list[Item]]:
+        """Fetch the items that the index of a join names."""
+        table = link.parents[side]
+        columns = self._table(table).columns if wanted else ()
+        rows = self.store.rows(table, {source.row for sources in wanted.values() for source in sources})
+        found = {item.source: item for row in rows.values() for item in items(row, columns, per="element")}
+        return {key: [found[source] for source in sources if source in found] for key, sources in wanted.items()}
+
+
+def _coerce(value: Any, column: Column) -> Any:
+    return coerce(value, column.type, name=column.name)

@@ -1,0 +1,149 @@
+"""What a process and a request of the tables service carry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+import structlog
+from fastapi import Depends, Header, Request, Response
+from structlog.stdlib import BoundLogger
+
+from stoa_chassis.follower import Follower, http_feed
+from stoa_chassis.log import Origin
+from stoa_chassis.service import ProcessContext, origin_of, process_context
+from stoa_tables.changes import ChangeFeed
+from stoa_tables.factory import Factory
+from stoa_tables.policy import SOURCES, JobPolicy
+from stoa_tables.settings import TablesSettings
+
+__all__ = ["POSITION_HEADER", "CommandContext", "Context", "RequestContext", "TablesContext"]
+
+#: The head of the log after a write, for readers of other services that want to see it.
+POSITION_HEADER = "Stoa-Position"
+
+_FOLLOWER = "tables-jobs"
+
+_A = TypeVar("_A")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TablesContext(ProcessContext):
+    """What lives as long as the process of the tables service."""
+
+    settings: TablesSettings
+    """How the process was set up."""
+
+    def follow_jobs(self) -> Follower:
+        """Apply what the scheduler and the executor tell of jobs.
+
+        The follower has a name of its own, not that of the projection: the read model comes from our own log alone, and a
+        rebuild asks no other service.
+        """
+        policy = JobPolicy(self.events, event_bytes=self.settings.event_bytes)
+        follower = Follower(
+            _FOLLOWER,
+            SOURCES,
+            bus=self.bus,
+            database=self.database,
+            log=self.log,
+            apply=policy.apply,
+            feed=http_feed({source: self.settings.service_urls[source] for source in SOURCES}, self.http),
+            metrics=self.metrics,
+        )
+        self.followers.append(follower)
+        return follower
+
+    def create_change_feed(self) -> ChangeFeed:
+        """Make what tells browsers of changes."""
+        return ChangeFeed(
+            self.database, self.events, self.background.stop, interval=1 / self.settings.change_frames_per_second
+        )
+
+
+@dataclass
+class RequestContext:
+    """What one request carries."""
+
+    process: TablesContext
+    """What lives as long as the process."""
+
+    changes: ChangeFeed
+    """Live changes."""
+
+    request: Request
+    """The request itself, for bodies that are streamed."""
+
+    response: Response
+    """Where headers of the answer go."""
+
+    origin: Origin
+    """Who asks, and under which correlation id."""
+
+    factory: Factory
+    """Makes the parts that answer."""
+
+    logger: BoundLogger
+    """Bound to the request."""
+
+    def rebind_logger(self, **values: Any) -> None:
+        """Say more in every later line of the log, those of the factory's parts too."""
+        self.logger = self.logger.bind(**values)
+        self.factory.rebind_logger(self.logger)
+
+    def written(self, answer: _A) -> _A:
+        """Tell the position that an answer shows in the header, too."""
+        self.response.headers[POSITION_HEADER] = str(getattr(answer, "position", ""))
+        return answer
+
+    def tag(self, answer: _A) -> _A:
+        """Give a row its ETag."""
+        self.response.headers["ETag"] = f'"{getattr(answer, "revision", "")}"'
+        return answer
+
+
+def _request_context(
+    request: Request,
+    response: Response,
+    process: Annotated[TablesContext, Depends(process_context)],
+    origin: Annotated[Origin, Depends(origin_of)],
+) -> RequestContext:
+    return _make(request, response, process, origin, None)
+
+
+def _command_context(
+    request: Request,
+    response: Response,
+    process: Annotated[TablesContext, Depends(process_context)],
+    origin: Annotated[Origin, Depends(origin_of)],
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            max_length=255,
+            description="A request that is sent again with the same key is carried out once, and answered alike.",
+        ),
+    ] = None,
+) -> RequestContext:
+    return _make(request, response, process, origin, idempotency_key)
+
+
+def _make(
+    request: Request, response: Response, process: TablesContext, origin: Origin, key: str | None
+) -> RequestContext:
+    logger: BoundLogger = structlog.get_logger("stoa_tables").bind(route=request.url.path)
+    return RequestContext(
+        process=process,
+        changes=request.app.state.changes,
+        request=request,
+        response=response,
+        origin=origin,
+        factory=Factory(process, origin, key, logger),
+        logger=logger,
+    )
+
+
+#: For the parameters of handlers.
+Context = Annotated[RequestContext, Depends(_request_context)]
+
+#: For handlers of POST, which a client may send twice.
+CommandContext = Annotated[RequestContext, Depends(_command_context)]

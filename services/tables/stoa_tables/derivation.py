@@ -1,0 +1,223 @@
+"""How a table is filled from its parents: what rows there ought to be, and what has to change for it. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from stoa_contracts.canonical import digest
+from stoa_contracts.types import Column, LinkSpecification, Values
+from stoa_tables.domain import Item, Row, Source, same
+
+__all__ = [
+    "Difference",
+    "Wanted",
+    "compare_joined",
+    "compare_keyed",
+    "join_key",
+    "joined_rows",
+    "keyed_rows",
+    "side_columns",
+]
+
+#: Turns a parent's value into one of the child's column, or raises ValueError with a sentence that names the column.
+Coerce = Callable[[Any, Column], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A row that a derived table ought to have."""
+
+    sources: tuple[Source, Source | None]
+    key: str
+    values: Values
+    problem: str | None = None
+    """Why a value is missing that the parent has."""
+
+
+@dataclass(slots=True)
+class Difference:
+    """What has to change in a derived table."""
+
+    added: list[Wanted] = field(default_factory=list)
+    removed: list[Row] = field(default_factory=list)
+    edited: list[tuple[Row, Values, Wanted]] = field(default_factory=list)
+    """Rows, their changed values, and what they ought to be."""
+    moved: list[tuple[Row, Wanted]] = field(default_factory=list)
+    """Rows whose sources stand elsewhere now."""
+
+    def compare(self, row: Row, wanted: Wanted) -> None:
+        """Note what has to change in a row that stays.
+
+        What a person corrected stays corrected.
+        """
+        changes = {
+            name: value
+            for name, value in wanted.values.items()
+            if name not in row.corrected and not same(row.inputs.get(name), value)
+        }
+        if changes:
+            self.edited.append((row, changes, wanted))
+        if row.sources != wanted.sources or row.key != wanted.key:
+            self.moved.append((row, wanted))
+
+
+def keyed_rows(
+    link: LinkSpecification, columns: Mapping[str, Column], offered: Iterable[Item], coerce: Coerce
+) -> list[Wanted]:
+    """Give the rows that a keyed link asks for.
+
+    Parameters
+    ----------
+    link
+        The link.
+    columns
+        The child's columns by name.
+    offered
+        What the parent's rows offer, in their order.
+    coerce
+        Makes values fit the child's columns.
+    """
+    wanted: list[Wanted] = []
+    seen: defaultdict[tuple[int, str], int] = defaultdict(int)
+    for item in offered:
+        values, problems = dict[str, Any](), list[str]()
+        for child, parent in link.mapping.items():
+            value = item.values.get(parent)
+            if value is not None and (column := columns.get(child)) is not None:
+                try:
+                    value = coerce(value, column)
+                except ValueError as error:
+                    value = None
+                    problems.append(str(error))
+            values[child] = value
+        keyed_on = [values.get(name) for name in link.keys]
+        plain = digest(keyed_on)
+        occurrence = seen[item.source.row, plain]
+        seen[item.source.row, plain] += 1
+        key = digest([keyed_on, occurrence])
+        wanted.append(Wanted((item.source, None), key, values, "; ".join(problems) or None))
+    return wanted
+
+
+def compare_keyed(wanted: Sequence[Wanted], existing: Iterable[Row]) -> Difference:
+    """Tell what has to change so that the existing rows of some parent rows become the wanted ones.
+
+    A row is known by its parent row and its key, wherever its element stands.
+    """
+    difference = Difference()
+    known = {(row.sources[0].row, row.key): row for row in existing if row.sources[0] is not None}
+    for item in wanted:
+        row = known.pop((item.sources[0].row, item.key), None)
+        if row is None:
+            difference.added.append(item)
+        else:
+            difference.compare(row, item)
+    difference.removed.extend(known.values())
+    return difference
+
+
+def side_columns(link: LinkSpecification, side: int) -> list[str]:
+    """Give the columns of one parent of a join whose values have to be equal to the other's."""
+    return [pair[side] for pair in link.on]
+
+
+def join_key(values: Mapping[str, Any], names: Sequence[str]) -> str | None:
+    """Digest the values on which a join compares; None where one is missing, for nothing is equal to nothing."""
+    keyed_on = [_comparable(values.get(name)) for name in names]
+    return None if None in keyed_on else digest(keyed_on)
+
+
+def _comparable(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict) and value.get("class") in {"File", "Directory"}:
+        # A file is what it holds, whatever it is called here and there.
+        return value.get("checksum") or value.get("location") or value.get("path") or value
+    return value
+
+
+def joined_rows(
+    link: LinkSpecification,
+    lefts: Iterable[tuple[Item, str | None]],
+    rights: Mapping[str, Sequence[Item]],
+    *,
+    unmatched: bool,
+) -> list[Wanted]:
+    """Give the rows that a join asks for.
+
+    Parameters
+    ----------
+    link
+        The join.
+    lefts
+        Items of the left parent with their keys.
+    rights
+        Items of the right parent by key.
+    unmatched
+        Whether left items without a right one give a row, too.
+    """
+    chosen = [(child, *_split(parent)) for child, parent in link.mapping.items()]
+    wanted: list[Wanted] = []
+    for left, key in lefts:
+        partners: Sequence[Item | None] = rights.get(key, ()) if key is not None else ()
+        if not partners and unmatched:
+            partners = (None,)
+        for right in partners:
+            sides = (left.values, right.values if right else {})
+            values = {child: sides[side].get(name) for child, side, name in chosen}
+            wanted.append(Wanted((left.source, right.source if right else None), key or _NOTHING, values))
+    return wanted
+
+
+_NOTHING = digest([None])
+
+
+def _split(parent: str) -> tuple[int, str]:
+    side, _, name = parent.partition(".")
+    return int(side), name
+
+
+def compare_joined(wanted: Sequence[Wanted], existing: Sequence[Row]) -> Difference:
+    """Tell what has to change so that the existing rows of a join become the wanted ones.
+
+    Rows of one left row that hold the wanted values stay, wherever they stand now; those left over are changed before
+    any are added or removed, so that a value that arrives late fills its cell instead of making a new row.
+    """
+    difference = Difference()
+    waiting: list[Wanted | None] = list(wanted)
+    free: dict[int, Row] = {row.row: row for row in existing}
+    digests = (
+        {row.row: digest([row.inputs.get(name) for name in wanted[0].values]) for row in existing} if wanted else {}
+    )
+    wanted_digests = [digest(list(item.values.values())) for item in wanted]
+
+    def match(of_row: Callable[[Row], Hashable], of_wanted: Callable[[int, Wanted], Hashable]) -> None:
+        rows: defaultdict[Hashable, deque[Row]] = defaultdict(deque)
+        for row in free.values():
+            rows[of_row(row)].append(row)
+        for index, item in enumerate(waiting):
+            if item is not None and (candidates := rows.get(of_wanted(index, item))):
+                row = candidates.popleft()
+                del free[row.row]
+                waiting[index] = None
+                difference.compare(row, item)
+
+    match(lambda row: (row.sources, digests[row.row]), lambda index, item: (item.sources, wanted_digests[index]))
+    if free and any(waiting):
+        match(
+            lambda row: (_rows(row.sources), digests[row.row]),
+            lambda index, item: (_rows(item.sources), wanted_digests[index]),
+        )
+        match(lambda row: row.sources, lambda _, item: item.sources)
+        match(lambda row: _rows(row.sources), lambda _, item: _rows(item.sources))
+        match(lambda row: _rows(row.sources)[0], lambda _, item: item.sources[0].row)
+    difference.added.extend(item for item in waiting if item is not None)
+    difference.removed.extend(free.values())
+    return difference
+
+
+def _rows(sources: Sequence[Source | None]) -> tuple[int | None, ...]:
+    return tuple(None if source is None else source.row for source in sources)

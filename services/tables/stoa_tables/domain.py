@@ -1,0 +1,180 @@
+"""The words of the domain as values, and the rules that need no database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from stoa_contracts.canonical import canonical_json
+from stoa_contracts.types import Column, RowStatus, TableKind, Values
+from stoa_tables.elements import split
+
+__all__ = [
+    "Item",
+    "Row",
+    "Source",
+    "Table",
+    "find_path",
+    "items",
+    "same",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table as the commands see it."""
+
+    id: str
+    name: str
+    kind: TableKind
+    owner: str
+    project: str
+    description: str
+    columns: tuple[Column, ...]
+    workflow_version: str | None
+    next_row: int
+    created: str
+    derived: bool = False
+    """Whether a link fills it."""
+
+    def column(self, name: str) -> Column | None:
+        """Find a column by its name."""
+        return next((column for column in self.columns if column.name == name), None)
+
+    @property
+    def inputs(self) -> tuple[Column, ...]:
+        """The columns that hold a row's inputs; keys of a join stand there too."""
+        return tuple(column for column in self.columns if column.role != "output")
+
+    @property
+    def outputs(self) -> tuple[Column, ...]:
+        """The columns that a run fills."""
+        return tuple(column for column in self.columns if column.role == "output")
+
+    @property
+    def status_of_new_rows(self) -> RowStatus:
+        """What a row is that nobody ran yet."""
+        return "stale" if self.kind == "worktable" else "current"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A row of a parent, and the element in it where it was taken apart."""
+
+    row: int
+    element: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row as the commands see it."""
+
+    row: int
+    revision: int
+    status: RowStatus
+    inputs: Values
+    outputs: Values | None = None
+    reason: str | None = None
+    elements: int | None = None
+    outputs_revision: int | None = None
+    outputs_version: str | None = None
+    outputs_job: str | None = None
+    job: str | None = None
+    attempt: int | None = None
+    link: str | None = None
+    key: str | None = None
+    sources: tuple[Source | None, ...] = ()
+    """The left and the right source; a keyed row has only the left one."""
+    corrected: Mapping[str, Any] = field(default_factory=dict)
+
+    def outdated(self, workflow_version: str | None) -> bool:
+        """Tell whether outputs are shown that belong to older inputs or another workflow version."""
+        if self.outputs is None:
+            return False
+        return self.outputs_revision != self.revision or self.outputs_version != workflow_version
+
+    def settled(self, job: str) -> bool:
+        """Tell whether a job has said its last word about this row."""
+        if self.status in {"failed", "cancelled"}:
+            return self.job == job
+        return self.outputs_job == job
+
+    def superseded(self, job: str) -> bool:
+        """Tell whether the row has a newer job: ids of jobs sort by the time they were made."""
+        return self.job is not None and job < self.job
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What a parent offers to its children: a row as a whole, or one of its elements."""
+
+    source: Source
+    values: Values
+
+
+def items(row: Row, columns: Sequence[Column], *, per: str, needs_outputs: bool = True) -> Iterator[Item]:
+    """Take a row apart into what children see.
+
+    Parameters
+    ----------
+    row
+        Of the parent.
+    columns
+        The parent's columns.
+    per
+        ``row`` or ``element``.
+    needs_outputs
+        Whether a child takes any output column: then a row that never ran offers nothing yet. How many elements such a
+        row has is not known either.
+    """
+    has_outputs = any(column.role == "output" for column in columns)
+    if row.outputs is None:
+        if not has_outputs or (per == "row" and not needs_outputs):
+            yield Item(Source(row.row), row.inputs)
+        return
+    elements = split(row.outputs, columns)[1] if per == "element" else None
+    if elements is None:
+        yield Item(Source(row.row), {**row.inputs, **row.outputs})
+        return
+    for number, outputs in enumerate(elements):
+        yield Item(Source(row.row, number), {**row.inputs, **outputs})
+
+
+def same(one: Any, other: Any) -> bool:
+    """Tell whether two values are the same, as JSON: 1 is not true, and not 1.0."""
+    return one is other or canonical_json(one) == canonical_json(other)
+
+
+def find_path(links: Iterable[tuple[str, Sequence[str]]], start: str, goal: str) -> list[str] | None:
+    """Find a way down the graph of tables.
+
+    Parameters
+    ----------
+    links
+        Child and parents of each link.
+    start, goal
+        Tables.
+
+    Returns
+    -------
+    list of str
+        The tables from start to goal, each a parent of the next; None where there is no way.
+    """
+    children: dict[str, list[str]] = {}
+    for child, parents in links:
+        for parent in parents:
+            children.setdefault(parent, []).append(child)
+    came_from: dict[str, str | None] = {start: None}
+    waiting = [start]
+    for table in waiting:
+        if table == goal:
+            path = [table]
+            while (before := came_from[path[-1]]) is not None:
+                path.append(before)
+            return path[::-1]
+        for child in children.get(table, []):
+            if child not in came_from:
+                came_from[child] = table
+                waiting.append(child)
+    return None

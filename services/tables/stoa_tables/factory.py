@@ -1,0 +1,73 @@
+"""Makes the parts that answer a request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import sqlalchemy as sa
+from structlog.stdlib import BoundLogger
+
+from stoa_chassis.log import Origin
+from stoa_tables.queries import Queries
+from stoa_tables.service import TableService
+from stoa_tables.store import Store
+
+if TYPE_CHECKING:
+    from stoa_tables.context import TablesContext
+
+__all__ = ["Factory"]
+
+_A = TypeVar("_A")
+
+
+class Factory:
+    """Makes the parts that answer a request.
+
+    Parameters
+    ----------
+    context
+        Of the process.
+    origin
+        Who asks.
+    key
+        The request's idempotency key, if it has one.
+    logger
+        Bound to the request.
+    """
+
+    def __init__(self, context: TablesContext, origin: Origin, key: str | None, logger: BoundLogger) -> None:
+        self._context = context
+        self._origin = origin
+        self._key = key
+        self._logger = logger
+
+    def create_table_service(self) -> TableService:
+        """Make what carries out commands."""
+        return TableService(
+            database=self._context.database,
+            events=self._context.events,
+            settings=self._context.settings,
+            origin=self._origin,
+            key=self._key,
+            logger=self._logger,
+        )
+
+    async def ask(self, question: Callable[[Queries, int], _A]) -> _A:
+        """Answer a question from one consistent view of the read model.
+
+        Parameters
+        ----------
+        question
+            Gets the queries and the position of the log that they show.
+        """
+
+        def read(connection: sa.Connection) -> _A:
+            store = Store(connection, self._context.events.tables)
+            return question(Queries(store), self._context.log.head(connection))
+
+        return await self._context.database.read(read)
+
+    def rebind_logger(self, logger: BoundLogger) -> None:
+        """Use another logger from now on."""
+        self._logger = logger

@@ -1,0 +1,197 @@
+"""Tables as such: made, listed, described, deleted."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Response
+
+from stoa_chassis.problems import problem_responses
+from stoa_tables.bundle import InvalidWorkflowError
+from stoa_tables.context import POSITION_HEADER, CommandContext, Context
+from stoa_tables.handlers.bodies import (
+    LimitedRoute,
+    field_of,
+    files_of,
+    form_of,
+    is_multipart,
+    media_type,
+    multipart_body,
+    saved_upload,
+    settings_of,
+    validated,
+)
+from stoa_tables.handlers.parameters import TableParameter
+from stoa_tables.importing import ImportingError
+from stoa_tables.problems import (
+    ConflictError,
+    InvalidRequestError,
+    NameTakenError,
+    NotFoundError,
+    TooLargeError,
+    UnsupportedMediaError,
+)
+from stoa_tables.wire import (
+    ColumnDescription,
+    CreateTable,
+    NewWorktable,
+    RenameTable,
+    TableDetail,
+    TableList,
+    WorkflowView,
+)
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/api/tables", tags=["tables"], route_class=LimitedRoute)
+
+_MAX_WORKFLOW_BYTES = 32 * 1024 * 1024
+
+_FILES = {
+    "type": "array",
+    "items": {"type": "string", "contentMediaType": "application/octet-stream"},
+    "description": "CWL documents and scripts; their names may hold folders.",
+}
+_WORKTABLE = multipart_body(
+    {"files": _FILES, "table": {"$ref": "#/components/schemas/NewWorktable"}},
+    ["files", "table"],
+    ("application/json", {"$ref": "#/components/schemas/CreateTable"}),
+)
+_WORKFLOW = multipart_body(
+    {
+        "files": _FILES,
+        "main": {"type": "string", "description": "The file that holds the process, and after # its id."},
+    },
+    ["files"],
+)
+_IMPORT = multipart_body(
+    {
+        "file": {
+            "type": "string",
+            "contentMediaType": "application/octet-stream",
+            "description": "FITS, VOTable, CSV, ECSV or Parquet.",
+        },
+        "name": {"type": "string"},
+        "description": {"type": "string"},
+        "project": {"type": "string"},
+        "format": {
+            "type": "string",
+            "description": "Where the file's name does not tell: fits, votable, csv, ecsv, parquet.",
+        },
+    },
+    ["file", "name"],
+)
+
+
+@router.get("", summary="List the tables")
+async def list_tables(
+    context: Context,
+    name: Annotated[str | None, Query(description="Only the table of this name.")] = None,
+    project: Annotated[str | None, Query(description="Only tables of this project.")] = None,
+) -> TableList:
+    """List the tables in the order in which they were created, with their rows counted by status."""
+    return await context.factory.ask(lambda queries, position: queries.tables(position, name=name, project=project))
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Create a table",
+    openapi_extra=_WORKTABLE,
+    responses=problem_responses(
+        NameTakenError, InvalidWorkflowError, InvalidRequestError, NotFoundError, TooLargeError, UnsupportedMediaError
+    ),
+)
+async def create_table(context: CommandContext) -> TableDetail:
+    """Create a worktable from the files of its workflow, or a plain table or a join from a description in JSON."""
+    service = context.factory.create_table_service()
+    if is_multipart(context.request):
+        async with form_of(context.request, _MAX_WORKFLOW_BYTES) as form:
+            new = validated(NewWorktable, field_of(form, "table") or "", "table")
+            return context.written(await service.create_worktable(new, await files_of(form, "files")))
+    if media_type(context.request) != "application/json":
+        raise UnsupportedMediaError(
+            "A table is created from multipart/form-data (files and `table`) or application/json"
+        )
+    return context.written(await service.create_table(validated(CreateTable, await context.request.body(), "body")))
+
+
+@router.post(
+    "/import",
+    status_code=201,
+    summary="Create a plain table from a file",
+    openapi_extra=_IMPORT,
+    responses=problem_responses(NameTakenError, InvalidRequestError, ImportingError, TooLargeError),
+)
+async def import_table(context: CommandContext) -> TableDetail:
+    """Create a plain table with the columns and rows of a FITS, VOTable, CSV, ECSV or Parquet file."""
+    async with (
+        form_of(context.request, settings_of(context.request).max_upload_bytes) as form,
+        saved_upload(form, "file") as (path, file),
+    ):
+        new = CreateTable(
+            name=field_of(form, "name") or "",
+            description=field_of(form, "description") or f"Imported from {file}",
+            project=field_of(form, "project") or "default",
+        )
+        service = context.factory.create_table_service()
+        return context.written(await service.import_table(path, new, format=field_of(form, "format")))
+
+
+@router.get("/{table}", summary="Show a table", responses=problem_responses(NotFoundError))
+async def get_table(table: TableParameter, context: Context) -> TableDetail:
+    """Give a table with its columns, workflow, links, and its rows counted by status."""
+    return await context.factory.ask(lambda queries, position: queries.detail(table, position))
+
+
+@router.patch("/{table}", summary="Rename a table", responses=problem_responses(NotFoundError, NameTakenError))
+async def rename_table(table: TableParameter, new: RenameTable, context: Context) -> TableDetail:
+    """Change a table's name or description. Its id, and its address by id, stay."""
+    service = context.factory.create_table_service()
+    return context.written(await service.rename_table(table, new.name, new.description))
+
+
+@router.delete(
+    "/{table}",
+    status_code=204,
+    summary="Delete a table",
+    response_class=Response,
+    responses=problem_responses(NotFoundError, ConflictError),
+)
+async def delete_table(table: TableParameter, context: Context) -> Response:
+    """Delete a table from which no other is filled. Its history stays in the log."""
+    position = await context.factory.create_table_service().delete_table(table)
+    return Response(status_code=204, headers={POSITION_HEADER: str(position)})
+
+
+@router.get("/{table}/workflow", summary="Show the workflow of a table", responses=problem_responses(NotFoundError))
+async def get_table_workflow(table: TableParameter, context: Context) -> WorkflowView:
+    """Give the workflow version that the table's rows are run with."""
+    return await context.factory.ask(lambda queries, _: queries.workflow_of(table))
+
+
+@router.put(
+    "/{table}/workflow",
+    summary="Give a table another workflow version",
+    openapi_extra=_WORKFLOW,
+    responses=problem_responses(NotFoundError, ConflictError, InvalidWorkflowError, InvalidRequestError, TooLargeError),
+)
+async def change_workflow(table: TableParameter, context: Context) -> TableDetail:
+    """Rows whose outputs came from another version become stale; files that mean the same are the same version."""
+    async with form_of(context.request, _MAX_WORKFLOW_BYTES) as form:
+        service = context.factory.create_table_service()
+        changed = await service.change_workflow(table, await files_of(form, "files"), field_of(form, "main"))
+        return context.written(changed)
+
+
+@router.patch("/{table}/columns/{column}", summary="Describe a column", responses=problem_responses(NotFoundError))
+async def describe_column(
+    table: TableParameter,
+    column: Annotated[str, Path(description="The column's name.", max_length=200)],
+    description: ColumnDescription,
+    context: Context,
+) -> TableDetail:
+    """Change a column's label, unit, UCD, utype or description."""
+    service = context.factory.create_table_service()
+    changes = description.model_dump(exclude_unset=True)
+    return context.written(await service.describe_column(table, column, changes))

@@ -1,0 +1,120 @@
+"""Tells what an event did to one row, in a sentence for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from stoa_contracts.envelope import Envelope
+from stoa_contracts.events import tables as events
+from stoa_contracts.types import Cause
+from stoa_tables.wire import RowEvent
+
+__all__ = ["tell"]
+
+_LONGEST = 60
+_MOST_CELLS = 4
+_MOST_ROWS = 5
+
+
+def tell(envelope: Envelope, row: int, names: Mapping[str, str]) -> RowEvent:
+    """Tell what an event did to a row.
+
+    Parameters
+    ----------
+    envelope
+        The event.
+    row
+        The row's id.
+    names
+        Names of tables by id.
+    """
+    event = envelope.event()
+    summary, details = _TOLD[type(event)](event, row, names)
+    return RowEvent(
+        position=envelope.log_position,
+        time=envelope.time,
+        actor=envelope.actor,
+        type=envelope.name,
+        summary=summary,
+        details=details,
+    )
+
+
+def _added(event: events.RowsAdded, row: int, names: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+    added = next(item for item in event.rows if item.row == row)
+    details = {"inputs": added.inputs, **_why(event.cause)}
+    if added.derived_from is None:
+        return "Added", details
+    source = added.derived_from.sources[0]
+    element = "" if source.element is None else f", element {source.element}"
+    return f"Derived from {names.get(source.table, source.table)} row {source.row}{element}", {
+        **details,
+        "derived_from": added.derived_from.model_dump(mode="json"),
+    }
+
+
+def _edited(event: events.RowEdited, row: int, names: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+    edit = next(item for item in event.rows if item.row == row)
+    cells = [
+        f"{name} from {_short(edit.previous.get(name))} to {_short(value)}" for name, value in edit.changes.items()
+    ]
+    more = f" and {len(cells) - _MOST_CELLS} more" if len(cells) > _MOST_CELLS else ""
+    why = "" if event.cause is None else f", because {_cause(event.cause, names)} changed"
+    details = {"revision": edit.revision, "changes": edit.changes, "previous": edit.previous, **_why(event.cause)}
+    return f"Changed {', '.join(cells[:_MOST_CELLS])}{more}{why}", details
+
+
+def _removed(event: events.RowsRemoved, row: int, names: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+    del row
+    why = "" if event.cause is None else f", because {_cause(event.cause, names)} changed"
+    return f"Removed{why}", _why(event.cause)
+
+
+def _recorded(event: events.OutputsRecorded, row: int, names: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+    del row, names
+    result = "New outputs" if event.differs else "The same outputs"
+    elements = "" if event.elements is None else f" with {event.elements} element{'' if event.elements == 1 else 's'}"
+    details = event.model_dump(mode="json", exclude={"table", "row"})
+    return f"{result}{elements} for revision {event.revision}, after {event.usage.wall_s:.3g} s", details
+
+
+def _status(event: events.RowStatusChanged, row: int, names: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+    del names
+    change = [item for item in event.changes if item.row == row][-1]
+    word = {"stale": "Cannot be run", "running": "Started"}.get(change.status, change.status.capitalize())
+    reason = f": {change.reason}" if change.reason else ""
+    return f"{word}{reason}", change.model_dump(mode="json", exclude={"row"}, exclude_none=True)
+
+
+def _workflow(event: events.WorkflowChanged, row: int, names: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+    del row, names
+    details = {"workflow_version": event.workflow_version, "previous_version": event.previous_version}
+    return f"The table has a new workflow version, {event.workflow_version[:12]}", details
+
+
+def _cause(cause: Cause, names: Mapping[str, str]) -> str:
+    table = names.get(cause.table or "", cause.table or "something upstream")
+    if not cause.rows or len(cause.rows) > _MOST_ROWS:
+        return f"rows of {table}"
+    return f"{table} row{'' if len(cause.rows) == 1 else 's'} {', '.join(map(str, cause.rows))}"
+
+
+def _why(cause: Cause | None) -> dict[str, Any]:
+    return {} if cause is None else {"cause": cause.model_dump(mode="json", exclude_none=True)}
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+_TOLD: dict[type, Callable[[Any, int, Mapping[str, str]], tuple[str, dict[str, Any]]]] = {
+    events.RowsAdded: _added,
+    events.RowEdited: _edited,
+    events.RowsRemoved: _removed,
+    events.OutputsRecorded: _recorded,
+    events.RowStatusChanged: _status,
+    events.WorkflowChanged: _workflow,
+}

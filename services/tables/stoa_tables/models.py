@@ -1,0 +1,184 @@
+"""The tables of the database: the read model, which is computed from the log, and what lies beside it."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from stoa_chassis.idempotency import idempotency_key as define_idempotency_key
+from stoa_chassis.migrations import merged
+
+__all__ = [
+    "NO_ELEMENT",
+    "blob",
+    "element",
+    "idempotency_key",
+    "join_index",
+    "link",
+    "link_parent",
+    "metadata",
+    "own",
+    "read_model",
+    "row",
+    "row_event",
+    "status_count",
+    "workflow_version",
+    "worktable",
+]
+
+#: Stands for "the row as a whole" where a primary key needs an element.
+NO_ELEMENT = -1
+
+_CONVENTION = {
+    "ix": "ix_%(column_0_label)s",
+    "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+}
+
+#: What the projection writes, and nobody else.
+read_model = sa.MetaData(naming_convention=_CONVENTION)
+
+#: What lies beside the read model and survives its rebuild.
+own = sa.MetaData(naming_convention=_CONVENTION)
+
+
+def _json(name: str, *, nullable: bool = False, doc: str | None = None) -> sa.Column[object]:
+    # JSON as text: PostgreSQL's jsonb would reorder keys and rewrite numbers.
+    return sa.Column(name, sa.JSON(none_as_null=True), nullable=nullable, doc=doc)
+
+
+worktable = sa.Table(
+    "worktable",
+    read_model,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("name", sa.String(63), nullable=False),
+    sa.Column("folded_name", sa.String(63), nullable=False, doc="Names differ in more than case"),
+    sa.Column("kind", sa.String(10), nullable=False),
+    sa.Column("owner", sa.String(200), nullable=False),
+    sa.Column("project", sa.String(200), nullable=False),
+    sa.Column("description", sa.Text, nullable=False),
+    _json("columns"),
+    sa.Column("workflow_version", sa.String(64)),
+    sa.Column("next_row", sa.BigInteger, nullable=False, doc="Row ids are never used again"),
+    sa.Column("created", sa.String(40), nullable=False),
+    sa.Column("deleted", sa.Boolean, nullable=False),
+    sa.Index("ix_worktable_folded_name", "folded_name"),
+)
+
+_derived = sa.text("link IS NOT NULL")
+
+row = sa.Table(
+    "row",
+    read_model,
+    sa.Column("table_id", sa.String(36), primary_key=True),
+    sa.Column("row", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("status", sa.String(10), nullable=False),
+    sa.Column("reason", sa.Text, doc="Why the row failed, was cancelled or cannot be run"),
+    _json("inputs"),
+    _json("outputs", nullable=True, doc="Of the last run that belonged to the row when it ended"),
+    sa.Column("elements", sa.BigInteger, doc="How many elements the outputs are; null where they are none"),
+    sa.Column("outputs_revision", sa.BigInteger),
+    sa.Column("outputs_version", sa.String(64)),
+    sa.Column("outputs_job", sa.String(100)),
+    sa.Column("job", sa.String(100), doc="The newest job that this row is known to have"),
+    sa.Column("attempt", sa.Integer, doc="The newest attempt at that job"),
+    sa.Column("link", sa.String(36), doc="What the row is derived through, and the rest of its derivation"),
+    sa.Column("key", sa.String(64)),
+    sa.Column("left_row", sa.BigInteger),
+    sa.Column("left_element", sa.BigInteger),
+    sa.Column("right_row", sa.BigInteger),
+    sa.Column("right_element", sa.BigInteger),
+    _json("corrected", nullable=True, doc="Derived cells that a person edited: column to who and at which position"),
+    sa.Index("ix_row_status", "table_id", "status"),
+    sa.Index("ix_row_left", "link", "left_row", sqlite_where=_derived, postgresql_where=_derived),
+    sa.Index("ix_row_right", "link", "right_row", sqlite_where=_derived, postgresql_where=_derived),
+    sa.Index("ix_row_key", "link", "key", sqlite_where=_derived, postgresql_where=_derived),
+)
+
+element = sa.Table(
+    "element",
+    read_model,
+    sa.Column("table_id", sa.String(36), primary_key=True),
+    sa.Column("row", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("element", sa.BigInteger, primary_key=True, autoincrement=False),
+    _json("outputs", doc="One value for each output column"),
+)
+
+status_count = sa.Table(
+    "status_count",
+    read_model,
+    sa.Column("table_id", sa.String(36), primary_key=True),
+    sa.Column("status", sa.String(10), primary_key=True),
+    sa.Column("n", sa.BigInteger, nullable=False),
+)
+
+link = sa.Table(
+    "link",
+    read_model,
+    sa.Column("link", sa.String(36), primary_key=True),
+    sa.Column("table_id", sa.String(36), nullable=False, doc="The child"),
+    sa.Column("kind", sa.String(10), nullable=False),
+    _json("specification"),
+    sa.Index("ix_link_table_id", "table_id"),
+)
+
+link_parent = sa.Table(
+    "link_parent",
+    read_model,
+    sa.Column("link", sa.String(36), primary_key=True),
+    sa.Column(
+        "side",
+        sa.Integer,
+        primary_key=True,
+        autoincrement=False,
+        doc="0 for the left or only parent, 1 for the right one",
+    ),
+    sa.Column("table_id", sa.String(36), nullable=False),
+    sa.Index("ix_link_parent_table_id", "table_id"),
+)
+
+join_index = sa.Table(
+    "join_index",
+    read_model,
+    sa.Column("link", sa.String(36), primary_key=True),
+    sa.Column("side", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("row", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("element", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("key", sa.String(64), nullable=False, doc="Digest of the values that have to be equal"),
+    sa.Index("ix_join_index_key", "link", "side", "key"),
+)
+
+workflow_version = sa.Table(
+    "workflow_version",
+    read_model,
+    sa.Column("version", sa.String(64), primary_key=True),
+    sa.Column("main", sa.Text, nullable=False),
+    sa.Column("process_class", sa.String(100), nullable=False),
+    _json("files"),
+    sa.Column("label", sa.Text),
+    sa.Column("description", sa.Text),
+)
+
+row_event = sa.Table(
+    "row_event",
+    read_model,
+    sa.Column("table_id", sa.String(36), primary_key=True),
+    sa.Column("row", sa.BigInteger, primary_key=True, autoincrement=False, doc="0 for events that concern every row"),
+    sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("job", sa.String(100), doc="Of recorded outputs: a job's outcome is recorded once"),
+    sqlite_with_rowid=False,
+)
+
+blob = sa.Table(
+    "blob",
+    own,
+    sa.Column("sha256", sa.String(64), primary_key=True),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("content", sa.LargeBinary, nullable=False),
+)
+
+idempotency_key = define_idempotency_key(own)
+
+#: The whole database of the service but its log.
+metadata = merged(read_model, own)

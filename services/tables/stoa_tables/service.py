@@ -1,0 +1,427 @@
+"""Carries out commands: loads the state that a decision needs, decides, records, and tells what is now."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from structlog.stdlib import BoundLogger
+
+from stoa_chassis.database import Database
+from stoa_chassis.idempotency import once
+from stoa_chassis.log import Origin
+from stoa_chassis.projection import EventStore
+from stoa_contracts.ids import new_id
+from stoa_contracts.registry import Event
+from stoa_contracts.types import Column, Values
+from stoa_tables import commands
+from stoa_tables.bundle import Bundle
+from stoa_tables.cascade import Recorder
+from stoa_tables.commands import DescribedWorkflow, Edit, RowsChangedError
+from stoa_tables.csv_rows import parse_csv
+from stoa_tables.cwl import describe
+from stoa_tables.domain import Row, Table
+from stoa_tables.importing import read_table
+from stoa_tables.models import blob, idempotency_key
+from stoa_tables.problems import InvalidRequestError, NameTakenError, PreconditionError, TooLargeError
+from stoa_tables.queries import Queries
+from stoa_tables.settings import TablesSettings
+from stoa_tables.store import Store
+from stoa_tables.wire import (
+    Added,
+    CreateTable,
+    Edited,
+    EditedRevision,
+    EditRows,
+    Linked,
+    NewJoin,
+    NewLink,
+    NewWorktable,
+    Removed,
+    RowAnswer,
+    TableDetail,
+)
+
+__all__ = ["TableService"]
+
+_A = TypeVar("_A", TableDetail, Added, Edited, Removed, Linked, RowAnswer)
+
+
+class TableService:
+    """The commands of the tables service.
+
+    Parameters
+    ----------
+    database
+        The service's database.
+    events
+        Its log and read model.
+    settings
+        Its limits.
+    origin
+        Who asks.
+    key
+        The request's idempotency key, if it has one.
+    logger
+        Bound to the request.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        events: EventStore,
+        settings: TablesSettings,
+        origin: Origin,
+        key: str | None,
+        logger: BoundLogger,
+    ) -> None:
+        self._database = database
+        self._events = events
+        self._settings = settings
+        self._origin = origin
+        self._key = key
+        self._logger = logger
+
+    # --- tables --------------------------------------------------------------------------------------------------------
+
+    async def create_worktable(self, new: NewWorktable, files: Mapping[str, bytes]) -> TableDetail:
+        """Create a worktable from the files of a workflow."""
+        workflow, warnings = await asyncio.to_thread(_describe, files, new.main)
+
+        def command(recorder: Recorder) -> TableDetail:
+            _refuse_taken_name(recorder.store, new.name)
+            table = new_id()
+            created = commands.create_table(
+                table,
+                name=new.name,
+                kind="worktable",
+                owner=self._origin.actor,
+                project=new.project,
+                description=new.description,
+            )
+            recorder.record(table, created)
+            _keep_files(recorder.connection, files)
+            recorder.record(table, commands.change_workflow(_table(recorder, table), workflow))
+            return self._detail(recorder, table).model_copy(update={"warnings": warnings})
+
+        request = {"command": "create-worktable", "table": new.model_dump(), "workflow": workflow.version}
+        return await self._carry_out(request, command, TableDetail)
+
+    async def create_table(self, new: CreateTable) -> TableDetail:
+        """Create a plain table or a join."""
+
+        def command(recorder: Recorder) -> TableDetail:
+            _refuse_taken_name(recorder.store, new.name)
+            table = new_id()
+            if new.kind == "join":
+                if new.join is None or new.columns is not None:
+                    raise InvalidRequestError("A join is described by `join`, and its columns in there")
+                self._create_join(recorder, table, new, new.join)
+            else:
+                if new.columns is None or new.join is not None:
+                    raise InvalidRequestError("A plain table is described by `columns`")
+                columns = [Column(**{**column.model_dump(), "role": "input"}) for column in new.columns]
+                recorder.record(table, self._created(table, new, columns))
+            return self._detail(recorder, table)
+
+        return await self._carry_out({"command": "create-table", **new.model_dump(mode="json")}, command, TableDetail)
+
+    def _created(self, table: str, new: CreateTable, columns: Sequence[Column]) -> list[Event]:
+        return commands.create_table(
+            table,
+            name=new.name,
+            kind=new.kind,
+            owner=self._origin.actor,
+            project=new.project,
+            description=new.description,
+            columns=columns,
+        )
+
+    def _create_join(self, recorder: Recorder, table: str, new: CreateTable, join: NewJoin) -> None:
+        queries = Queries(recorder.store)
+        left, right = queries.table(join.left), queries.table(join.right)
+        link = commands.join_specification(new_id(), left, right, kind=join.kind, on=join.on, columns=join.columns)
+        columns = commands.join_columns(link, left, right)
+        recorder.record(table, [*self._created(table, new, columns), *commands.link_tables(table, link)])
+        # Rows of the right parent without a left one give nothing, so the left one tells all rows.
+        recorder.follow(left.id, recorder.store.row_ids(left.id), kind="link", only=(table, link))
+
+    async def import_table(self, path: Path, new: CreateTable, *, format: str | None = None) -> TableDetail:  # noqa: A002 - the word on the wire
+        """Create a plain table from a file."""
+        imported = await asyncio.to_thread(read_table, path, format=format)
+        rows = await asyncio.to_thread(self._read_rows, imported.rows)
+        columns = [column.model_copy(update={"role": "input"}) for column in imported.columns]
+
+        def command(recorder: Recorder) -> TableDetail:
+            _refuse_taken_name(recorder.store, new.name)
+            table = new_id()
+            recorder.record(table, self._created(table, new, columns))
+            created = _table(recorder, table)
+            recorder.record(
+                table, commands.add_rows(created, rows, event_bytes=self._settings.event_bytes, checked=True)
+            )
+            return self._detail(recorder, table)
+
+        request = None
+        if self._key is not None:
+            digest = await asyncio.to_thread(_file_digest, path)
+            request = {"command": "import", "table": new.model_dump(mode="json"), "file": digest}
+        return await self._carry_out(request, command, TableDetail)
+
+    def _read_rows(self, chunks: Iterable[Sequence[Values]]) -> list[Values]:
+        rows: list[Values] = []
+        for chunk in chunks:
+            rows += chunk
+            if len(rows) > self._settings.max_import_rows:
+                raise TooLargeError(f"The file has more than {self._settings.max_import_rows:,} rows")
+        return rows
+
+    async def rename_table(self, name: str, new_name: str | None, description: str | None) -> TableDetail:
+        """Change a table's name or description."""
+
+        def command(recorder: Recorder) -> TableDetail:
+            table = Queries(recorder.store).table(name)
+            events = commands.rename_table(table, name=new_name, description=description)
+            if new_name is not None:
+                _refuse_taken_name(recorder.store, new_name, but=table.id)
+            recorder.record(table.id, events)
+            return self._detail(recorder, table.id)
+
+        return await self._carry_out(None, command, TableDetail)
+
+    async def delete_table(self, name: str) -> int:
+        """Delete a table; gives the position of the log."""
+
+        def command(recorder: Recorder) -> Removed:
+            table = Queries(recorder.store).table(name)
+            children = {child for child, _ in recorder.store.links_from(table.id)}
+            names = sorted(found.name for found in map(recorder.store.table, children) if found is not None)
+            recorder.record(table.id, commands.delete_table(table, names))
+            return Removed(rows=[], position=self._position(recorder))
+
+        return (await self._carry_out(None, command, Removed)).position
+
+    async def change_workflow(self, name: str, files: Mapping[str, bytes], main: str | None) -> TableDetail:
+        """Give a worktable another workflow version."""
+        workflow, warnings = await asyncio.to_thread(_describe, files, main)
+
+        def command(recorder: Recorder) -> TableDetail:
+            store = recorder.store
+            table = Queries(store).table(name)
+            feeds = [(_table(recorder, child).name, link) for child, link in store.links_from(table.id)]
+            stale, rows = store.not_of_version(table.id, workflow.version), store.row_ids(table.id)
+            events = commands.change_workflow(
+                table, workflow, fills=store.links_of(table.id), feeds=feeds, rows=rows, stale=stale
+            )
+            _keep_files(recorder.connection, files)
+            recorder.record(table.id, events)
+            return self._detail(recorder, table.id).model_copy(update={"warnings": warnings})
+
+        request = {"command": "change-workflow", "table": name, "workflow": workflow.version}
+        return await self._carry_out(request, command, TableDetail)
+
+    async def describe_column(self, name: str, column: str, changes: Mapping[str, Any]) -> TableDetail:
+        """Change what is said of a column."""
+
+        def command(recorder: Recorder) -> TableDetail:
+            table = Queries(recorder.store).table(name)
+            recorder.record(table.id, commands.describe_column(table, column, changes))
+            return self._detail(recorder, table.id)
+
+        return await self._carry_out(None, command, TableDetail)
+
+    # --- rows ----------------------------------------------------------------------------------------------------------
+
+    async def add_rows(self, name: str, rows: Sequence[Values]) -> Added:
+        """Add rows."""
+        request = {"command": "add-rows", "table": name, "rows": rows}
+        return await self._carry_out(request, partial(self._add, name=name, rows=rows), Added)
+
+    async def add_csv(self, name: str, content: bytes) -> Added:
+        """Add the rows of a CSV text."""
+
+        def command(recorder: Recorder) -> Added:
+            table = Queries(recorder.store).table(name)
+            rows = parse_csv(content, table.columns)
+            if len(rows) > self._settings.max_rows_per_request:
+                raise TooLargeError(
+                    f"The text has {len(rows):,} rows; one request may add {self._settings.max_rows_per_request:,}"
+                )
+            return self._add(recorder, name=table.id, rows=rows, checked=True)
+
+        request = {"command": "add-csv", "table": name, "content": hashlib.sha256(content).hexdigest()}
+        return await self._carry_out(request, command, Added)
+
+    def _add(self, recorder: Recorder, *, name: str, rows: Sequence[Values], checked: bool = False) -> Added:
+        table = Queries(recorder.store).table(name)
+        events = commands.add_rows(table, rows, event_bytes=self._settings.event_bytes, checked=checked)
+        recorder.record(table.id, events)
+        ids = [row.row for event in events for row in event.rows]
+        recorder.follow(table.id, ids)
+        return Added(rows=ids, position=self._position(recorder))
+
+    async def edit_rows(self, name: str, edits: EditRows) -> Edited:
+        """Edit cells of several rows: all of the edits are made, or none."""
+        wanted = [Edit(edit.row, edit.values, edit.revision) for edit in edits.edits]
+
+        def command(recorder: Recorder) -> Edited:
+            table = Queries(recorder.store).table(name)
+            self._edit(recorder, table, wanted)
+            rows = recorder.store.rows(table.id, [edit.row for edit in wanted])
+            revisions = [EditedRevision(row=row.row, revision=row.revision) for row in rows.values()]
+            return Edited(rows=revisions, position=self._position(recorder))
+
+        request = {"command": "edit-rows", "table": name, "edits": edits.model_dump(mode="json")}
+        return await self._carry_out(request, command, Edited)
+
+    async def edit_row(self, name: str, row: int, values: Values, revision: int | None) -> RowAnswer:
+        """Edit cells of one row."""
+
+        def command(recorder: Recorder) -> RowAnswer:
+            table = Queries(recorder.store).table(name)
+            self._edit(recorder, table, [Edit(row, values, revision)])
+            return Queries(recorder.store).row(table.id, row, self._position(recorder))
+
+        return await self._carry_out(None, command, RowAnswer)
+
+    def _edit(self, recorder: Recorder, table: Table, edits: Sequence[Edit]) -> None:
+        rows = recorder.store.rows(table.id, [edit.row for edit in edits])
+        try:
+            events = commands.edit_rows(table, rows, edits, event_bytes=self._settings.event_bytes)
+        except RowsChangedError as error:
+            present = Queries(recorder.store).row(table.id, error.row.row, self._position(recorder))
+            raise PreconditionError(
+                f"{error}: somebody else changed it first",
+                headers={"ETag": f'"{error.row.revision}"'},
+                row=present.model_dump(mode="json"),
+            ) from None
+        recorder.record(table.id, events)
+        recorder.follow(table.id, [edit.row for event in events for edit in event.rows])
+
+    async def remove_rows(self, name: str, wanted: Sequence[int], revision: int | None = None) -> Removed:
+        """Remove rows; where there is only one, perhaps only at a revision."""
+
+        def command(recorder: Recorder) -> Removed:
+            table = Queries(recorder.store).table(name)
+            rows = recorder.store.rows(table.id, wanted)
+            events = commands.remove_rows(table, rows, wanted)
+            if revision is not None:
+                self._refuse_changed(recorder, table, rows, revision)
+            recorder.record(table.id, events)
+            recorder.follow(table.id, wanted)
+            return Removed(rows=sorted(rows), position=self._position(recorder))
+
+        return await self._carry_out(None, command, Removed)
+
+    def _refuse_changed(self, recorder: Recorder, table: Table, rows: Mapping[int, Row], revision: int) -> None:
+        for row in rows.values():
+            if row.revision != revision:
+                present = Queries(recorder.store).row(table.id, row.row, self._position(recorder))
+                raise PreconditionError(
+                    f"Row {row.row} is at revision {row.revision}, not at {revision}: somebody else changed it first",
+                    headers={"ETag": f'"{row.revision}"'},
+                    row=present.model_dump(mode="json"),
+                )
+
+    # --- links ---------------------------------------------------------------------------------------------------------
+
+    async def link(self, name: str, new: NewLink) -> Linked:
+        """Fill a worktable's inputs from a parent."""
+
+        def command(recorder: Recorder) -> Linked:
+            store = recorder.store
+            child, parent = Queries(store).table(name), Queries(store).table(new.parent)
+            specification = commands.keyed_specification(
+                new_id(),
+                child,
+                parent,
+                per=new.per,
+                mapping=new.mapping,
+                keys=new.keys,
+                graph=[(table, link.parents) for table, link in store.links()],
+                names={table.id: table.name for table in store.all_tables()},
+            )
+            recorder.record(child.id, commands.link_tables(child.id, specification))
+            recorder.follow(parent.id, store.row_ids(parent.id), kind="link", only=(child.id, specification))
+            return Linked(link=specification, table=child.id, position=self._position(recorder))
+
+        request = {"command": "link", "table": name, **new.model_dump(mode="json")}
+        return await self._carry_out(request, command, Linked)
+
+    # --- common --------------------------------------------------------------------------------------------------------
+
+    async def _carry_out(self, request: Any, command: Callable[[Recorder], _A], answer: type[_A]) -> _A:
+        """Carry out a command in one transaction, once for each idempotency key."""
+
+        def work(connection: sa.Connection) -> _A:
+            recorder = Recorder(connection, self._events, self._origin, event_bytes=self._settings.event_bytes)
+            if self._key is None or request is None:
+                return command(recorder)
+            known = once(
+                connection,
+                idempotency_key,
+                self._key,
+                self._origin.actor,
+                request,
+                lambda: command(recorder).model_dump(mode="json"),
+            )
+            return answer.model_validate(known)
+
+        return await self._database.write(work)
+
+    def _position(self, recorder: Recorder) -> int:
+        if recorder.recorded:
+            return recorder.recorded[-1].log_position
+        return self._events.log.head(recorder.connection)
+
+    def _detail(self, recorder: Recorder, table: str) -> TableDetail:
+        return Queries(recorder.store).detail(table, self._position(recorder))
+
+
+def _table(recorder: Recorder, table: str) -> Table:
+    return Queries(recorder.store).table(table)
+
+
+def _describe(files: Mapping[str, bytes], main: str | None) -> tuple[DescribedWorkflow, list[str]]:
+    bundle = Bundle.from_files(files, main)
+    found = describe(bundle)
+    workflow = DescribedWorkflow(
+        version=bundle.version,
+        main=found.main,
+        process_class=found.process_class,
+        files=bundle.references,
+        columns=found.columns,
+        label=found.label,
+        description=found.doc,
+    )
+    return workflow, list(found.warnings)
+
+
+def _refuse_taken_name(store: Store, name: str, *, but: str | None = None) -> None:
+    commands.check_name(name)
+    for table in store.all_tables(name=name):
+        if table.id != but:
+            raise NameTakenError(f"There is a table called {table.name} already", name=table.name, table=table.id)
+
+
+def _keep_files(connection: sa.Connection, files: Mapping[str, bytes]) -> None:
+    contents = {hashlib.sha256(content).hexdigest(): content for content in files.values()}
+    known = set(connection.execute(sa.select(blob.c.sha256).where(blob.c.sha256.in_(contents))).scalars())
+    entries = [
+        {"sha256": sha256, "size": len(content), "content": content}
+        for sha256, content in contents.items()
+        if sha256 not in known
+    ]
+    if entries:
+        connection.execute(sa.insert(blob), entries)
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
