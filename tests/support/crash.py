@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator
+    from collections.abc import Callable, Coroutine, Generator
 
 __all__ = ["Crash", "crash_tasks", "crashing"]
 
@@ -45,12 +46,11 @@ class _Crashing:
     def __await__(self) -> Generator[Any, Any, Any]:
         inner = self._coroutine.__await__()
         crash = self._crash
-        answer: Any = None
-        error: BaseException | None = None
+        step: Callable[[], Any] = partial(inner.send, None)
         while True:
             try:
-                # What is yielded reaches the loop at once: the crash comes while the awaited thing goes on.
-                waited = inner.send(answer) if error is None else inner.throw(error)
+                # What this yields is under way already: the crash comes while the awaited thing goes on.
+                waited = step()
             except StopIteration as done:
                 return done.value
             crash.awaits += 1
@@ -59,12 +59,13 @@ class _Crashing:
                 if crash.abandon:
                     _graveyard.append(inner)
                     yield from asyncio.Event().wait().__await__()
-                inner.throw(Crash.Happened())
-            answer, error = None, None
+                # Cleaning up gets no further than to its own first await.
+                step = partial(inner.throw, Crash.Happened())
+                continue
             try:
-                answer = yield waited
+                step = partial(inner.send, (yield waited))
             except BaseException as thrown:  # noqa: BLE001 - handed on to the coroutine
-                error = thrown
+                step = partial(inner.throw, thrown)
 
 
 async def crashing(coroutine: Coroutine[Any, Any, Any], crash: Crash) -> Any:

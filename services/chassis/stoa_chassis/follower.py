@@ -141,7 +141,7 @@ class Follower:
         How many seconds a gap may take to close by itself.
     poll
         After so many seconds without events the feed is asked whether there really are none; while the bus is gone, it
-        is asked ten times as often.
+        is asked ten times as often. After a failure it takes at most half as long until the next attempt.
     """
 
     def __init__(  # noqa: PLR0913 - all but the first two by keyword
@@ -225,7 +225,7 @@ class _Source:
         # What came and could not be applied yet, by position; without an envelope, the feed has to give it.
         self._waiting: dict[int, Envelope | None] = {}
         self._changed = asyncio.Event()
-        self._backoff = Backoff(0.1, 5.0)
+        self._backoff = Backoff(follower.poll / 100, follower.poll / 2)
         self._asked_feed = 0.0
         self._logger = structlog.get_logger(__name__).bind(follower=follower.name, source=source)
 
