@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -315,3 +316,8 @@ def test_a_corrected_image_taken_for_the_beam_fails_with_one_sentence(archive: A
         script("sources/correct.py", product, *arguments(guess))
     right = script("sources/correct.py", product, *arguments(guess, pbcor=guess["pb"]))
     assert right["corrected"].name == "HL_Tau_cont_pb.fits"
+
+
+def test_the_readme_corrects_the_wrong_guesses_with_the_right_names(archive: Archive) -> None:
+    named = set(re.findall(r"stoa table edit sources ROW pbcor=(\S+)", (EXAMPLE / "README.md").read_text()))
+    assert named == {archive.roles(target)["pbcor"] for target in MISTAKEN}
