@@ -38,7 +38,9 @@ class Rig:
             (directory / name.replace("__", ".")).write_text(content)
         return directory
 
-    def request(self, workflow: Path | dict[str, Any], inputs: dict[str, Any] | None = None, **more: Any) -> EngineRequest:
+    def request(
+        self, workflow: Path | dict[str, Any], inputs: dict[str, Any] | None = None, **more: Any
+    ) -> EngineRequest:
         """Make a request for a job with a name of its own."""
         number = next(_numbers)
         directory = workflow if not isinstance(workflow, dict) else self.workflow(workflow)
@@ -53,7 +55,9 @@ class Rig:
         self.requests.append(request)
         return request
 
-    async def run(self, workflow: Path | dict[str, Any], inputs: dict[str, Any] | None = None, **more: Any) -> EngineResult:
+    async def run(
+        self, workflow: Path | dict[str, Any], inputs: dict[str, Any] | None = None, **more: Any
+    ) -> EngineResult:
         """Run a job to its end."""
         return await self.pool.run(self.request(workflow, inputs, **more))
 
@@ -62,7 +66,9 @@ class Rig:
         return (self.requests[-1].directory / "log").read_text()
 
 
-def tool(command: list[str] | str, inputs: dict[str, Any] | None = None, outputs: Any = None, **more: Any) -> dict[str, Any]:
+def tool(
+    command: list[str] | str, inputs: dict[str, Any] | None = None, outputs: Any = None, **more: Any
+) -> dict[str, Any]:
     """Write a command line tool; a text is a Python program."""
     base = command if isinstance(command, list) else ["python3", "-c", command]
     return {

@@ -52,12 +52,15 @@ def echo_tool(kind: Any) -> dict[str, Any]:
         ({"type": "long"}, 4295806720 * 1000),
         ({"type": "float"}, 1.5),
         ({"type": "double"}, 83.633083333333333),
-        ({"type": "string"}, "NGC 1068 – Zürich\n'quoted'"),
+        ({"type": "string"}, "NGC 1068, Zürich\n'quoted'"),
         ({"type": "string?"}, None),
         ({"type": "double[]"}, [1.0, 2.25, -3e300]),
         ({"type": ["null", {"type": "array", "items": ["null", "int"]}]}, [1, None, 3]),
         ({"type": {"type": "enum", "symbols": ["clean", "pb"]}}, "pb"),
-        ({"type": {"type": "record", "fields": {"ra": "double", "names": "string[]"}}}, {"ra": 1.5, "names": ["a", "b"]}),
+        (
+            {"type": {"type": "record", "fields": {"ra": "double", "names": "string[]"}}},
+            {"ra": 1.5, "names": ["a", "b"]},
+        ),
         ({"type": {"type": "array", "items": {"type": "array", "items": "int"}}}, [[1, 2], [], [3]]),
         ({"type": "Any"}, {"free": ["form", 1, None]}),
     ],
@@ -120,7 +123,8 @@ async def test_files_directories_and_secondary_files(rig: Rig, tmp_path: Path) -
 
 async def test_captured_streams_have_lasting_names(rig: Rig) -> None:
     document = tool(
-        "import sys; print('out'); print('err', file=sys.stderr)", outputs={"out": {"type": "stdout"}, "err": {"type": "stderr"}}
+        "import sys; print('out'); print('err', file=sys.stderr)",
+        outputs={"out": {"type": "stdout"}, "err": {"type": "stderr"}},
     )
 
     first = await rig.run(document)
@@ -135,7 +139,11 @@ async def test_captured_streams_have_lasting_names(rig: Rig) -> None:
 
 
 async def test_a_workflow_with_steps_scatter_and_expressions(rig: Rig) -> None:
-    double = tool("import sys; print(2 * int(sys.argv[1]))", {"n": {"type": "int", "inputBinding": {}}}, {"out": {"type": "stdout"}})
+    double = tool(
+        "import sys; print(2 * int(sys.argv[1]))",
+        {"n": {"type": "int", "inputBinding": {}}},
+        {"out": {"type": "stdout"}},
+    )
     read = {
         "class": "ExpressionTool",
         "requirements": {"InlineJavascriptRequirement": {}},
@@ -202,7 +210,10 @@ FAILURES: list[tuple[str, dict[str, Any], dict[str, Any], str, str, int | None]]
     ),
     (
         "a temporary failure",
-        tool("import sys; sys.exit('no licence') if 0 else (print('busy', file=sys.stderr), sys.exit(75))", temporaryFailCodes=[75]),
+        tool(
+            "import sys; sys.exit('no licence') if 0 else (print('busy', file=sys.stderr), sys.exit(75))",
+            temporaryFailCodes=[75],
+        ),
         {},
         "temporaryFail",
         "busy",
@@ -232,7 +243,14 @@ FAILURES: list[tuple[str, dict[str, Any], dict[str, Any], str, str, int | None]]
         "Missing required input parameter 'n' (main.cwl, line 1).",
         None,
     ),
-    ("a wrong type", tool(["true"], {"n": {"type": "int"}}), {"n": "seven"}, "permanentFail", "'n' field is not valid", None),
+    (
+        "a wrong type",
+        tool(["true"], {"n": {"type": "int"}}),
+        {"n": "seven"},
+        "permanentFail",
+        "'n' field is not valid",
+        None,
+    ),
     (
         "a container",
         tool(["true"], requirements={"DockerRequirement": {"dockerPull": "debian:12"}}),
@@ -334,7 +352,9 @@ FAILURES: list[tuple[str, dict[str, Any], dict[str, Any], str, str, int | None]]
 
 
 @pytest.mark.parametrize(
-    ("document", "inputs", "outcome", "sentence", "exit_code"), [case[1:] for case in FAILURES], ids=[case[0] for case in FAILURES]
+    ("document", "inputs", "outcome", "sentence", "exit_code"),
+    [case[1:] for case in FAILURES],
+    ids=[case[0] for case in FAILURES],
 )
 async def test_a_failure_is_a_plain_sentence(
     rig: Rig, document: dict[str, Any], inputs: dict[str, Any], outcome: str, sentence: str, exit_code: int | None
@@ -357,7 +377,8 @@ async def test_a_step_that_captures_its_error_stream_still_says_why(rig: Rig) ->
 async def test_not_a_number_becomes_null(rig: Rig) -> None:
     result = await rig.run(
         tool(
-            ["sh", "-c", "echo '{\"x\": NaN, \"a\": [1.5, NaN]}' > cwl.output.json"], outputs={"x": "double", "a": {"type": "double[]"}}
+            ["sh", "-c", 'echo \'{"x": NaN, "a": [1.5, NaN]}\' > cwl.output.json'],
+            outputs={"x": "double", "a": {"type": "double[]"}},
         )
     )
 
@@ -396,7 +417,9 @@ async def test_one_row_leaves_nothing_for_the_next(rig: Rig) -> None:
     workflow = rig.workflow(document)
     for value in ("a", "b"):
         assert (await rig.run(workflow, {"x": value})).outputs == {"x": value}
-    refused = await rig.run(workflow, {"x": "c", "cwl:requirements": [{"class": "EnvVarRequirement", "envDef": {"Q": "1"}}]})
+    refused = await rig.run(
+        workflow, {"x": "c", "cwl:requirements": [{"class": "EnvVarRequirement", "envDef": {"Q": "1"}}]}
+    )
     assert refused.outcome == "permanentFail"
 
     assert (await rig.run(workflow, {})).outputs == {"x": "nothing"}
@@ -502,7 +525,10 @@ async def test_a_crash_of_the_engine_is_a_temporary_failure(rig: Rig, tree: dict
     os.kill(rig.pool.engine_ids[0], signal.SIGKILL)
     result = await asyncio.wait_for(task, 10)
 
-    assert (result.outcome, result.error) == ("temporaryFail", "The engine process ended by signal 9 while it ran the job.")
+    assert (result.outcome, result.error) == (
+        "temporaryFail",
+        "The engine process ended by signal 9 while it ran the job.",
+    )
     assert none_lives(pids)
     assert (await rig.run(tool(["true"]))).outcome == "success"
 
@@ -554,7 +580,9 @@ async def test_outputs_beyond_the_limit_are_refused(make_pool: Callable[..., Eng
     await pool.stop(1)
 
 
-async def test_stop_lets_jobs_end_in_time_and_ends_the_others(make_pool: Callable[..., EnginePool], tmp_path: Path) -> None:
+async def test_stop_lets_jobs_end_in_time_and_ends_the_others(
+    make_pool: Callable[..., EnginePool], tmp_path: Path
+) -> None:
     pool = make_pool(workers=2)
     await pool.start()
     rig = Rig(pool, tmp_path)
@@ -567,8 +595,8 @@ async def test_stop_lets_jobs_end_in_time_and_ends_the_others(make_pool: Callabl
     await asyncio.wait_for(pool.stop(1.5), 10)
 
     assert (await short).outcome == "success"
-    assert ((await long).outcome, (await long).error) == ("temporaryFail", "The executor was stopped before the job ended.")
-    assert (await waiting).outcome == "temporaryFail"
+    assert ((await long).outcome, (await long).error) == ("stopped", "The executor was stopped before the job ended.")
+    assert (await waiting).outcome == "stopped"
     assert none_lives(pids)
 
 
@@ -583,11 +611,14 @@ async def test_jobs_run_at_the_same_time(make_pool: Callable[..., EnginePool], t
         "open(os.path.join(here, me), 'w').close()\n"
         "while not os.path.exists(os.path.join(here, other)): time.sleep(0.01)"
     )
-    document = tool(program, {name: {"type": "string", "inputBinding": {"position": n}} for n, name in enumerate("abc")})
+    document = tool(
+        program, {name: {"type": "string", "inputBinding": {"position": n}} for n, name in enumerate("abc")}
+    )
 
     async with asyncio.timeout(20):
         results = await asyncio.gather(
-            rig.run(document, {"a": str(here), "b": "one", "c": "two"}), rig.run(document, {"a": str(here), "b": "two", "c": "one"})
+            rig.run(document, {"a": str(here), "b": "one", "c": "two"}),
+            rig.run(document, {"a": str(here), "b": "two", "c": "one"}),
         )
     await pool.stop(1)
 

@@ -5,6 +5,7 @@ Nothing here does input or output, and nothing beyond the standard library is im
 
 from __future__ import annotations
 
+import codecs
 import math
 import re
 import signal
@@ -28,6 +29,7 @@ __all__ = [
     "local_path",
     "map_files",
     "plain_value",
+    "whole_characters",
 ]
 
 ENGINE_MARK = "cwltool: "
@@ -105,6 +107,25 @@ def clean_message(message: str) -> str:
     if positions and "Output '" not in text:
         text = f"{text.rstrip('.')} ({positions[-1]})."
     return _shorten(text)
+
+
+def whole_characters(chunk: bytes) -> bytes:
+    """Cut a piece of UTF-8 text so that it does not end in the middle of a character.
+
+    Parameters
+    ----------
+    chunk
+        Bytes from the beginning of a character on.
+
+    Returns
+    -------
+    bytes
+        All of it, or up to three bytes less; what is no UTF-8 at all stays as it is.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    decoder.decode(chunk)
+    begun = decoder.getstate()[0]
+    return chunk.removesuffix(begun)
 
 
 def failure_sentence(
@@ -330,11 +351,9 @@ def local_path(location: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What is written down about a job: its newest attempt, and who runs it."""
+    """What is written down about a job: its newest attempt, and what became of it."""
 
     attempt: int
-    fence: int
-    """Grows with every delivery that starts a run; a result carries the fence of its run."""
     state: Literal["running", "finished", "cancelled"]
 
 

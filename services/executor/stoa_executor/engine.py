@@ -250,7 +250,14 @@ class Engine:
 
     def __init__(self) -> None:
         # The first document loads the schemas of CWL, which takes longer than hundreds of rows.
-        document = {"id": "file:///warm.cwl", "cwlVersion": "v1.2", "class": "CommandLineTool", "baseCommand": "true", "inputs": [], "outputs": []}
+        document = {
+            "id": "file:///warm.cwl",
+            "cwlVersion": "v1.2",
+            "class": "CommandLineTool",
+            "baseCommand": "true",
+            "inputs": [],
+            "outputs": [],
+        }
         load_tool(cast(Any, document), LoadingContext({"construct_tool_object": default_make_tool, "doc_cache": False}))
         gc.freeze()
         self._workflows: OrderedDict[tuple[str, str, str | None], _Workflow] = OrderedDict()

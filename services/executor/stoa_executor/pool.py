@@ -23,6 +23,8 @@ from typing import Any, Literal, cast
 import psutil
 import structlog
 
+from stoa_executor.domain import whole_characters
+
 __all__ = ["EnginePool", "EngineRequest", "EngineResult", "EngineUnavailableError", "OnLog"]
 
 OnLog = Callable[[int, bytes], None]
@@ -62,7 +64,8 @@ class EngineRequest:
 class EngineResult:
     """How a job ended."""
 
-    outcome: Literal["success", "permanentFail", "temporaryFail", "cancelled"]
+    outcome: Literal["success", "permanentFail", "temporaryFail", "cancelled", "stopped"]
+    """``stopped`` if the pool was stopped before the job ended."""
     exit_code: int | None
     """Of the tool that decided the outcome; None where none ran."""
     outputs: dict[str, Any] | None
@@ -323,7 +326,7 @@ class EnginePool:
                 wall,
             )
         if run.stop_reason == "stopping":
-            return _not_run("temporaryFail", "The executor was stopped before the job ended.", began, wall)
+            return _not_run("stopped", "The executor was stopped before the job ended.", began, wall)
         return _not_run("cancelled", "The job was cancelled.", began, wall)
 
     def _replace(self, engine: _EngineProcess) -> None:
@@ -408,7 +411,7 @@ class EnginePool:
                 # Who writes faster than people read loses the middle, which the finished log has.
                 run.log_offset = max(run.log_offset, size - _TAIL_BYTES)
                 file.seek(run.log_offset)
-                chunk = file.read(_TAIL_BYTES)
+                chunk = whole_characters(file.read(_TAIL_BYTES))
         except OSError:
             return
         offset, run.log_offset = run.log_offset, run.log_offset + len(chunk)
@@ -553,7 +556,7 @@ def _end_strays(directory: Path) -> None:
 
 
 def _not_run(
-    outcome: Literal["permanentFail", "temporaryFail", "cancelled"],
+    outcome: Literal["permanentFail", "temporaryFail", "cancelled", "stopped"],
     error: str,
     began: float | None = None,
     wall: float = 0.0,
