@@ -31,7 +31,9 @@ __all__ = [
     "InvalidWorkflowError",
     "WorkflowProblem",
     "check_expansion",
+    "is_json",
     "parse",
+    "without_interpreter",
 ]
 
 #: How many files a workflow version may have.
@@ -357,9 +359,9 @@ _BY_BYTES = object()
 
 
 def _load(name: str, text: str, *, is_cwl: bool) -> Any:
-    if name.endswith(".json") or (is_cwl and text.lstrip().startswith("{")):
+    if name.endswith(".json") or (is_cwl and is_json(text)):
         try:
-            return json.loads(text, object_pairs_hook=_unique_object)
+            return json.loads(without_interpreter(text), object_pairs_hook=_unique_object)
         except _DuplicateKeyError as error:
             if len(text) > MAX_DOCUMENT_BYTES:
                 raise InvalidWorkflowError(WorkflowProblem(f"The key {error.key!r} stands twice.", name)) from None
@@ -387,6 +389,16 @@ def _unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
                 raise _DuplicateKeyError(key)
             seen.add(key)
     return made
+
+
+def without_interpreter(text: str) -> str:
+    """Leave out a first line that names the program for a script."""
+    return text.partition("\n")[2] if text.startswith("#!") else text
+
+
+def is_json(text: str) -> bool:
+    """Tell whether text looks like a JSON object."""
+    return without_interpreter(text[:1000]).lstrip().startswith("{")
 
 
 def check_expansion(name: str, content: bytes) -> None:

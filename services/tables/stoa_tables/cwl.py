@@ -9,7 +9,7 @@ import difflib
 import json
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,15 @@ from urllib.parse import unquote, urljoin, urlsplit
 from pydantic import ValidationError
 
 from stoa_contracts.types import Column
-from stoa_tables.bundle import Bundle, InvalidWorkflowError, WorkflowProblem, check_expansion, parse
+from stoa_tables.bundle import (
+    Bundle,
+    InvalidWorkflowError,
+    WorkflowProblem,
+    check_expansion,
+    is_json,
+    parse,
+    without_interpreter,
+)
 from stoa_tables.values import InvalidValueError, check_default, is_optional, type_words
 
 if TYPE_CHECKING:
@@ -35,6 +43,8 @@ CWL_VERSIONS = ("v1.0", "v1.1", "v1.2")
 
 _ROOT = "file:///bundle/"
 _MAX_PROBLEMS = 20
+# Up to so many characters, JSON is parsed as YAML, which takes long but knows the lines.
+_MAX_LINED = 20_000
 _PROCESS_CLASSES = ("CommandLineTool", "ExpressionTool", "Workflow", "Operation")
 _STREAMS = ("stdin", "stdout", "stderr")
 _PRIMITIVES = ("null", "boolean", "int", "long", "float", "double", "string", "File", "Directory", "Any")
@@ -253,25 +263,79 @@ class _Library:
         module = {"v1.0": cwl_v1_0, "v1.1": cwl_v1_1, "v1.2": cwl_v1_2}[version]
         document = _with_lines(content.decode("utf-8-sig"))
         document.setdefault("cwlVersion", version)
-        known = {requirement.__name__ for requirement in module.ProcessRequirement.__subclasses__()}
+        # The parser knows cwltool's extensions too, under names that the engine does not take.
+        known = {
+            requirement.__name__
+            for requirement in module.ProcessRequirement.__subclasses__()
+            if str(module._vocab.get(requirement.__name__)).startswith("https://w3id.org/cwl/cwl#")  # noqa: SLF001 - nowhere else
+        }
         if problems := list(_raw_problems(document, name, self._bundle, known)):
             raise InvalidWorkflowError(*problems[:_MAX_PROBLEMS])
         self._places[name] = dict(_index(document))
-        uri = _ROOT + name
-        options = LoadingOptions(fetcher=self._fetcher, fileuri=uri, baseuri=uri)
+        loaded: dict[str, Any] = {}
         try:
-            loaded = module.load_document_by_yaml(document, uri, options)
+            # One by one, for of a list the parser does not say what is wrong with its items.
+            for process in _processes(document):
+                options = LoadingOptions(fetcher=self._fetcher, fileuri=_ROOT + name, baseuri=_ROOT + name)
+                made = module.load_document_by_yaml(process, _ROOT + name, options)
+                loaded[_fragment(made.id)] = made
         except SchemaSaladException as error:
             raise InvalidWorkflowError(*_problems_of(error, name)) from None
         except (TypeError, AttributeError, KeyError, ValueError) as error:
             # The generated parser trips over some documents where it ought to refuse them.
             message = f"This is not valid CWL {version}: the parser stops at it ({_clean(str(error))})."
             raise InvalidWorkflowError(WorkflowProblem(message, name)) from None
-        processes = list(loaded) if isinstance(loaded, Sequence) else [loaded]
         # The only process of a plain document is known by its file alone, whatever id it gives itself.
-        if "$graph" not in document:
-            return {"": processes[0], _fragment(processes[0].id): processes[0]}
-        return {_fragment(process.id): process for process in processes}
+        return loaded if "$graph" in document else {"": next(iter(loaded.values())), **loaded}
+
+
+def _processes(document: Any) -> list[Any]:
+    """Take a packed document apart."""
+    if "$graph" not in document:
+        return [document]
+    graph = document["$graph"]
+    if not isinstance(graph, list):
+        return []
+    types = [
+        entry
+        for process in graph
+        for requirement in _requirements(process, "SchemaDefRequirement")
+        for entry in _list(requirement.get("types"))
+        if isinstance(entry, Mapping) and "name" in entry
+    ]
+    made = []
+    for process in graph:
+        if not isinstance(process, MutableMapping) or process.get("class") not in _PROCESS_CLASSES:
+            # Whatever else is packed with them has been put where it is used, or is of no use.
+            continue
+        for requirement in _requirements(process, "SchemaDefRequirement"):
+            requirement["types"] = [
+                found for entry in _list(requirement.get("types")) for found in _packed_types(entry, types)
+            ]
+        for key in ("cwlVersion", "$namespaces", "$schemas"):
+            if key in document:
+                process.setdefault(key, document[key])
+        made.append(process)
+    return made
+
+
+def _requirements(process: Any, name: str) -> list[Any]:
+    listed = process.get("requirements") if isinstance(process, Mapping) else None
+    if isinstance(listed, Mapping):
+        return [listed[name]] if isinstance(listed.get(name), Mapping) else []
+    return [entry for entry in _list(listed) if isinstance(entry, Mapping) and entry.get("class") == name]
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _packed_types(entry: Any, types: list[Any]) -> list[Any]:
+    """Resolve an import from within the same packed document; packing leaves a type only where it is used first."""
+    target = entry.get("$import") if isinstance(entry, Mapping) else None
+    if not isinstance(target, str) or not target.startswith("#"):
+        return [entry]
+    return [found for found in types if found["name"] == target or str(found["name"]).startswith(f"{target}/")]
 
 
 def _version_of(parsed: Any, name: str, default: str | None = None) -> str:
@@ -291,10 +355,10 @@ def _with_lines(text: str) -> Any:
     """Parse a document in the way of CWL's engines, with the line of each value."""
     from schema_salad.utils import yaml_no_ts  # noqa: PLC0415 - takes a second, at the first upload
 
-    if text.lstrip().startswith("{"):
+    if len(text) > _MAX_LINED and is_json(text):
         try:
             # Packed documents are large, and YAML is slow. They come from a program: their lines help nobody.
-            return json.loads(text)
+            return json.loads(without_interpreter(text))
         except ValueError:
             pass
     return yaml_no_ts().load(text)
@@ -347,7 +411,9 @@ def _text(doc: Any) -> str | None:
 # --- checks of the text, before the parser -----------------------------------------------------------------------------
 
 
-def _raw_problems(value: Any, name: str, bundle: Bundle, known: set[str]) -> Iterator[WorkflowProblem]:
+def _raw_problems(  # noqa: C901 - one walk over all that a document may hold
+    value: Any, name: str, bundle: Bundle, known: set[str]
+) -> Iterator[WorkflowProblem]:
     """Find what the generated parser does not look at, or explains badly."""
     if isinstance(value, Mapping):
         if value.get("class") in ("File", "Directory"):
@@ -355,13 +421,17 @@ def _raw_problems(value: Any, name: str, bundle: Bundle, known: set[str]) -> Ite
             for key, location in written:
                 if message := _literal_problem(location, name, bundle):
                     yield WorkflowProblem(message, name, *_place(value, key))
-        if value.get("class") in _PROCESS_CLASSES or "cwlVersion" in value:
+        if value.get("class") in _PROCESS_CLASSES or "run" in value:
             yield from _requirement_problems(value, name, known)
         for key, item in value.items():
-            if key not in ("run", "$import", "$include") or not isinstance(item, str):
-                yield from _raw_problems(item, name, bundle, known)
-            elif message := _reference_problem(item, name, bundle):
-                yield WorkflowProblem(message, name, *_place(value, key))
+            if key in ("run", "$import", "$include") and isinstance(item, str):
+                if message := _reference_problem(item, name, bundle):
+                    yield WorkflowProblem(message, name, *_place(value, key))
+            else:
+                # The keys of these mappings are names, which may be "class" or "run" too.
+                named = key in ("inputs", "outputs", "steps", "in") and isinstance(item, Mapping)
+                for part in item.values() if named else [item]:
+                    yield from _raw_problems(part, name, bundle, known)
     elif isinstance(value, list):
         for item in value:
             yield from _raw_problems(item, name, bundle, known)
@@ -400,22 +470,34 @@ def _literal_problem(location: str, name: str, bundle: Bundle) -> str | None:  #
 
 
 def _requirement_problems(process: Mapping[str, Any], name: str, known: set[str]) -> Iterator[WorkflowProblem]:
-    listed = process.get("requirements")
-    if isinstance(listed, Mapping):
-        places = [(requirement, _place(listed, requirement)) for requirement in listed]
-    elif isinstance(listed, list):
-        places = [
-            (item["class"], _place(item, "class")) for item in listed if isinstance(item, Mapping) and "class" in item
-        ]
-    else:
-        return
-    for requirement, place in places:
-        if requirement in known or requirement in ("$import", "$include"):
-            continue
-        message = f"The requirement {requirement!r} is not known here{_guess(str(requirement), known)}"
-        if ":" in str(requirement):
-            message += " An extension that the process can do without may stand in `hints`."
-        yield WorkflowProblem(message, name, *place)
+    for section in ("requirements", "hints"):
+        listed = process.get(section)
+        if section in process and listed is None:
+            yield WorkflowProblem(
+                f"`{section}` is empty; leave it out, or fill it in.", name, *_place(process, section)
+            )
+        if isinstance(listed, Mapping):
+            places = [(requirement, _place(listed, requirement)) for requirement in listed]
+        else:
+            places = []
+            for item in _list(listed):
+                if isinstance(item, Mapping) and "class" in item:
+                    places.append((item["class"], _place(item, "class")))
+                elif not isinstance(item, Mapping) or not {"$import", "$include"} & set(item):
+                    yield WorkflowProblem(f"An entry of `{section}` has no class.", name, *_place(process, section))
+        for requirement, place in places:
+            if section == "hints" or requirement in known or requirement in ("$import", "$include"):
+                continue
+            message = f"The requirement {requirement!r} is not known here{_guess(str(requirement), known)}"
+            if ":" in str(requirement):
+                message += " An extension that the process can do without may stand in `hints`."
+            yield WorkflowProblem(message, name, *place)
+
+
+def _guess(word: str, known: Sequence[str] | set[str]) -> str:
+    """End a sentence, with what was probably meant."""
+    close = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.7)
+    return f"; did you mean {close[0]!r}?" if close else "."
 
 
 def _place(value: Any, key: Any) -> tuple[int, int] | tuple[()]:
@@ -424,12 +506,6 @@ def _place(value: Any, key: Any) -> tuple[int, int] | tuple[()]:
     except (AttributeError, KeyError, TypeError):
         return ()
     return line + 1, column + 1
-
-
-def _guess(word: str, known: Sequence[str] | set[str]) -> str:
-    """End a sentence, with what was probably meant."""
-    close = difflib.get_close_matches(word, sorted(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else "."
 
 
 # --- the parser's errors, for people -----------------------------------------------------------------------------------
@@ -528,6 +604,8 @@ def _sentence(message: str) -> str:  # noqa: PLR0911 - one per kind of message
     if match := _MISPLACED.match(message):
         wanted = " or ".join(_KINDS.get(word, word) for word in re.findall(r"[\w.]+", match[2].replace("<class", "")))
         return f"There is {_KINDS.get(match[1], match[1])} where {wanted} is wanted."
+    if message == "Expected a <class 'NoneType'> but got list":
+        return "One of these entries is not valid."
     if match := _EXPECTED.match(message):
         return f"This is not one of {_clean(match[1]).replace(chr(39), '').rstrip(',')}."
     cleaned = _clean(message)
@@ -684,7 +762,7 @@ class _Wiring:
             sink = types.of(wanted[key]) if key in wanted else None
             if key in scatter and sink is not None:
                 sink = {"type": "array", "items": sink}
-            plain = entry.valueFrom is None and getattr(entry, "linkMerge", None) is None
+            plain = entry.valueFrom is None and _passes_on(entry)
             self._sinks.append((step, f"The input `{key}` of the step `{name}`", sources, sink if plain else None))
         depth = len(scatter) if step.scatterMethod == "nested_crossproduct" else min(len(scatter), 1)
         for out in step.out:
@@ -707,9 +785,8 @@ class _Wiring:
         types = _Types(self._workflow, self._library)
         for output in self._workflow.outputs:
             sink = types.of(output)
-            plain = getattr(output, "linkMerge", None) is None and getattr(output, "pickValue", None) is None
             where = f"The output `{_short(output.id)}`"
-            self._sinks.append((output, where, _sources(output.outputSource), sink if plain else None))
+            self._sinks.append((output, where, _sources(output.outputSource), sink if _passes_on(output) else None))
         steps = {_fragment(step.id): _short(step.id) for step in self._workflow.steps}
         base = _fragment(self._workflow.id)
         for subject, where, sources, sink in self._sinks:
@@ -736,6 +813,11 @@ class _Wiring:
         if after:
             names = ", ".join(f"`{steps[step]}`" for step in after)
             self._report(self._workflow, f"The steps {names} wait for each other in a circle.")
+
+
+def _passes_on(sink: Any) -> bool:
+    """Tell whether a value arrives as it was sent."""
+    return getattr(sink, "linkMerge", None) is None and getattr(sink, "pickValue", None) is None
 
 
 def _sources(source: Any) -> list[str]:
@@ -771,7 +853,12 @@ def _one_may_fit(source: Any, sink: Any) -> bool:
         return set(kinds) == {"enum", "string"}
     if kinds[0] == "array":
         return _may_fit(source["items"], sink["items"])
-    # Records and enums are left to the run, where the value is known.
+    if kinds[0] == "record":
+        given = {entry["name"]: entry["type"] for entry in source["fields"]}
+        return all(
+            _may_fit(given[entry["name"]], entry["type"]) if entry["name"] in given else is_optional(entry["type"])
+            for entry in sink["fields"]
+        )
     return True
 
 
