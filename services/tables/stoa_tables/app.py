@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 
@@ -13,6 +14,7 @@ from stoa_tables.handlers import changes, links, rows, tables, workflows
 from stoa_tables.models import metadata
 from stoa_tables.projection import TablesProjection
 from stoa_tables.settings import TablesSettings
+from stoa_tables.wire import CreateTable, NewRows, NewWorktable
 
 __all__ = ["SERVICE", "create_app"]
 
@@ -46,7 +48,25 @@ def create_app(settings: TablesSettings, *, bus: Bus | None = None) -> FastAPI:
     routers = [tables.router, rows.router, links.router, changes.router, workflows.router]
     app = create_service_app(SERVICE, context, routers, description=_DESCRIPTION, on_start=start)
     app.state.changes = feed
+    _document_bodies(app)
     return app
+
+
+def _document_bodies(app: FastAPI) -> None:
+    """Add the models of bodies that have several media types, which FastAPI does not see."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        schemas = document["components"]["schemas"]
+        for model in (CreateTable, NewRows, NewWorktable):
+            schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+            for name, part in schema.pop("$defs", {}).items():
+                schemas.setdefault(name, part)
+            schemas[model.__name__] = schema
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign] - FastAPI's documented way to extend the document
 
 
 SERVICE = ServiceDefinition(

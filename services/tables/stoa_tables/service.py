@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,7 +26,6 @@ from stoa_tables.commands import DescribedWorkflow, Edit, RowsChangedError
 from stoa_tables.csv_rows import parse_csv
 from stoa_tables.cwl import describe
 from stoa_tables.domain import Row, Table
-from stoa_tables.importing import read_table
 from stoa_tables.models import blob, idempotency_key
 from stoa_tables.problems import InvalidRequestError, NameTakenError, PreconditionError, TooLargeError
 from stoa_tables.queries import Queries
@@ -154,9 +153,8 @@ class TableService:
 
     async def import_table(self, path: Path, new: CreateTable, *, format: str | None = None) -> TableDetail:  # noqa: A002 - the word on the wire
         """Create a plain table from a file."""
-        imported = await asyncio.to_thread(read_table, path, format=format)
-        rows = await asyncio.to_thread(self._read_rows, imported.rows)
-        columns = [column.model_copy(update={"role": "input"}) for column in imported.columns]
+        found, rows = await asyncio.to_thread(self._read_file, path, format)
+        columns = [column.model_copy(update={"role": "input"}) for column in found]
 
         def command(recorder: Recorder) -> TableDetail:
             _refuse_taken_name(recorder.store, new.name)
@@ -174,13 +172,16 @@ class TableService:
             request = {"command": "import", "table": new.model_dump(mode="json"), "file": digest}
         return await self._carry_out(request, command, TableDetail)
 
-    def _read_rows(self, chunks: Iterable[Sequence[Values]]) -> list[Values]:
+    def _read_file(self, path: Path, format: str | None) -> tuple[Sequence[Column], list[Values]]:  # noqa: A002 - as above
+        from stoa_tables.importing import read_table  # noqa: PLC0415 - the libraries of the formats take a second to load
+
+        imported = read_table(path, format=format)
         rows: list[Values] = []
-        for chunk in chunks:
+        for chunk in imported.rows:
             rows += chunk
             if len(rows) > self._settings.max_import_rows:
                 raise TooLargeError(f"The file has more than {self._settings.max_import_rows:,} rows")
-        return rows
+        return imported.columns, rows
 
     async def rename_table(self, name: str, new_name: str | None, description: str | None) -> TableDetail:
         """Change a table's name or description."""

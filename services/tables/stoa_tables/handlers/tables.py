@@ -22,7 +22,6 @@ from stoa_tables.handlers.bodies import (
     validated,
 )
 from stoa_tables.handlers.parameters import TableParameter
-from stoa_tables.importing import ImportingError
 from stoa_tables.problems import (
     ConflictError,
     InvalidRequestError,
@@ -121,7 +120,7 @@ async def create_table(context: CommandContext) -> TableDetail:
     status_code=201,
     summary="Create a plain table from a file",
     openapi_extra=_IMPORT,
-    responses=problem_responses(NameTakenError, InvalidRequestError, ImportingError, TooLargeError),
+    responses=problem_responses(NameTakenError, InvalidRequestError, TooLargeError),
 )
 async def import_table(context: CommandContext) -> TableDetail:
     """Create a plain table with the columns and rows of a FITS, VOTable, CSV, ECSV or Parquet file."""

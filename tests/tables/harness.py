@@ -1,0 +1,253 @@
+"""The tables service as a program sees it, and stand-ins for what the scheduler and the executor would tell it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+from pydantic import SecretStr
+
+from stoa_chassis.bus import EventMessage
+from stoa_chassis.memory_bus import MemoryBroker, MemoryBus
+from stoa_chassis.migrations import upgrade
+from stoa_chassis.projection import Rebuilt, compare, rebuild
+from stoa_contracts.envelope import Envelope
+from stoa_contracts.events.executor import JobFinished, JobStarted
+from stoa_contracts.events.scheduler import JobCancelled, JobQueued, QueuedJob
+from stoa_contracts.ids import new_id
+from stoa_contracts.registry import Event
+from stoa_contracts.types import JobReference, Outcome, Usage
+from stoa_tables.app import SERVICE
+from stoa_tables.context import TablesContext
+from stoa_tables.settings import TablesSettings
+
+__all__ = ["Harness", "running", "tool"]
+
+_USAGE = Usage(wall_s=0.5, cpu_s=0.25, max_rss_bytes=1024)
+
+
+def tool(inputs: Mapping[str, Any], outputs: Mapping[str, Any], **more: Any) -> bytes:
+    """Write a CWL tool with these parameters."""
+    return json.dumps(
+        {
+            "cwlVersion": "v1.2",
+            "class": "CommandLineTool",
+            "baseCommand": "true",
+            "inputs": dict(inputs),
+            "outputs": dict(outputs),
+            **more,
+        }
+    ).encode()
+
+
+@dataclass
+class Harness:
+    """A running tables service."""
+
+    client: httpx.AsyncClient
+    context: TablesContext
+    broker: MemoryBroker
+    positions: dict[str, int] = field(default_factory=dict)
+    sequences: dict[str, int] = field(default_factory=dict)
+
+    # --- what a person does ---
+
+    async def request(self, method: str, path: str, *, expect: int | None = None, **arguments: Any) -> httpx.Response:
+        response = await self.client.request(method, f"/api{path}", **arguments)
+        if expect is not None:
+            assert response.status_code == expect, response.text
+        return response
+
+    async def get(self, path: str, **parameters: Any) -> Any:
+        return (await self.request("GET", path, expect=200, params=parameters)).json()
+
+    async def post(self, path: str, body: Any, *, expect: int = 201, **headers: str) -> Any:
+        return (await self.request("POST", path, expect=expect, json=body, headers=headers)).json()
+
+    async def patch(self, path: str, body: Any, *, expect: int = 200, **headers: str) -> Any:
+        return (await self.request("PATCH", path, expect=expect, json=body, headers=headers)).json()
+
+    async def worktable(self, name: str, inputs: Mapping[str, Any], outputs: Mapping[str, Any], **more: Any) -> Any:
+        files = [("files", ("main.cwl", tool(inputs, outputs, **more)))]
+        response = await self.request(
+            "POST", "/tables", expect=201, files=files, data={"table": json.dumps({"name": name})}
+        )
+        return response.json()
+
+    async def plain(self, name: str, columns: Mapping[str, Any]) -> Any:
+        described = [{"name": column, "type": kind} for column, kind in columns.items()]
+        return await self.post("/tables", {"name": name, "columns": described})
+
+    async def join(self, name: str, left: str, right: str, on: Sequence[tuple[str, str]], kind: str = "inner") -> Any:
+        join = {"kind": kind, "left": left, "right": right, "on": on}
+        return await self.post("/tables", {"name": name, "kind": "join", "join": join})
+
+    async def add(self, table: str, *rows: Mapping[str, Any]) -> list[int]:
+        added = await self.post(f"/tables/{table}/rows", {"rows": rows})
+        return cast("list[int]", added["rows"])
+
+    async def rows(self, table: str, **parameters: Any) -> list[Any]:
+        page = await self.get(f"/tables/{table}/rows", limit=10_000, **parameters)
+        return cast("list[Any]", page["rows"])
+
+    async def values(self, table: str, *columns: str) -> list[tuple[Any, ...]]:
+        return [tuple(row["values"][column] for column in columns) for row in await self.rows(table)]
+
+    # --- what other services tell ---
+
+    async def tell(self, service: str, stream: str, *events: Event) -> None:
+        """Let another service tell events, and wait until they were applied."""
+        follower = self.context.followers[0]
+        messages = []
+        for event in events:
+            self.positions[service] = position = self.positions.get(service, 0) + 1
+            envelope = Envelope(
+                id=new_id(),
+                source=f"urn:stoa:{service}",
+                type=event.event_type.type,
+                subject=stream,
+                time=datetime.now(UTC),
+                dataschema=event.event_type.dataschema,
+                position=str(position),
+                streamversion=position,
+                actor=service,
+                correlationid=new_id(),
+                data=event.model_dump(mode="json"),
+            )
+            messages.append(EventMessage(envelope.bus_subject, envelope.id, envelope.to_bytes(), position))
+        bus = MemoryBus(self.broker)
+        await bus.connect()
+        last = self.sequences.get(service, 0)
+        self.sequences[service] = await bus.publish_events(service, messages, last)
+        await bus.aclose()
+        await follower.wait_for(service, self.positions[service])
+
+    async def queue(self, table: str, *rows: int) -> dict[int, str]:
+        """Queue jobs for rows as they are; gives the jobs' ids."""
+        detail = await self.get(f"/tables/{table}")
+        present = {row["row"]: row for row in await self.rows(table)}
+        jobs = {row: new_id() for row in rows}
+        queued = JobQueued(
+            table=detail["id"],
+            run=new_id(),
+            requested_by="ada",
+            reason="command",
+            workflow_version=detail["workflow"]["version"],
+            jobs=[
+                QueuedJob(job=job, row=row, revision=present[row]["revision"], inputs=present[row]["values"])
+                for row, job in jobs.items()
+            ],
+        )
+        await self.tell("scheduler", detail["id"], queued)
+        return jobs
+
+    async def start(self, table: str, row: int, job: str, *, attempt: int = 1, revision: int | None = None) -> None:
+        identity = await self._identity(table, row, job, attempt, revision)
+        event = JobStarted(**identity, host="h", started=datetime.now(UTC))
+        await self.tell("executor", identity["table"], event)
+
+    async def finish(
+        self,
+        table: str,
+        row: int,
+        job: str,
+        outputs: Mapping[str, Any] | None,
+        *,
+        outcome: Outcome = "success",
+        final: bool = True,
+        error: str | None = None,
+        attempt: int = 1,
+        revision: int | None = None,
+        version: str | None = None,
+    ) -> None:
+        identity = await self._identity(table, row, job, attempt, revision, version)
+        now = datetime.now(UTC)
+        event = JobFinished(
+            **identity,
+            outcome=outcome,
+            final=final,
+            outputs=None if outputs is None else dict(outputs),
+            error=error,
+            host="h",
+            started=now,
+            finished=now,
+            usage=_USAGE,
+        )
+        await self.tell("executor", identity["table"], event)
+
+    async def cancel(self, table: str, row: int, job: str, *, revision: int | None = None) -> None:
+        identity = await self._identity(table, row, job, 1, revision)
+        reference = JobReference(job=job, row=row, revision=identity["revision"])
+        event = JobCancelled(table=identity["table"], jobs=[reference], reason="ada cancelled it")
+        await self.tell("scheduler", identity["table"], event)
+
+    async def run(self, table: str, row: int, outputs: Mapping[str, Any]) -> str:
+        """Run a row from queued to current."""
+        job = (await self.queue(table, row))[row]
+        await self.start(table, row, job)
+        await self.finish(table, row, job, outputs)
+        return job
+
+    async def _identity(
+        self, table: str, row: int, job: str, attempt: int, revision: int | None, version: str | None = None
+    ) -> dict[str, Any]:
+        detail = await self.get(f"/tables/{table}")
+        if revision is None:
+            revision = (await self.get(f"/tables/{table}/rows/{row}"))["revision"]
+        return {
+            "table": detail["id"],
+            "job": job,
+            "attempt": attempt,
+            "row": row,
+            "revision": revision,
+            "workflow_version": version or detail["workflow"]["version"],
+        }
+
+    # --- what the log says ---
+
+    async def log(self, after: int = 0, *names: str) -> list[Envelope]:
+        found = await self.context.database.read(lambda connection: self.context.log.read(connection, after=after))
+        return [envelope for envelope in found if not names or envelope.name in names]
+
+    async def head(self) -> int:
+        return await self.context.database.read(self.context.log.head)
+
+    def rebuilt(self) -> tuple[Rebuilt, list[str]]:
+        """Rebuild beside the read model, and tell which tables are not equal to it."""
+        projection = SERVICE.projection()
+        result = rebuild(self.context.database, self.context.log, projection, _no_feed, swap=False)
+        return result, list(compare(self.context.database, projection))
+
+
+def _no_feed(source: str, after: int, until: int) -> list[Envelope]:
+    raise AssertionError(f"a rebuild asked {source} for {after} to {until}")
+
+
+@asynccontextmanager
+async def running(database_url: str, folder: Path, **settings: Any) -> AsyncIterator[Harness]:
+    """Run the service over a database, which is migrated first."""
+    nowhere = "http://127.0.0.1:9"
+    chosen = TablesSettings(
+        data=folder,
+        database_url=SecretStr(database_url),
+        actor="ada",
+        scheduler_url=nowhere,
+        executor_url=nowhere,
+        **settings,
+    )
+    broker = MemoryBroker()
+    app = SERVICE.create_app(chosen, bus=MemoryBus(broker))
+    context: TablesContext = app.state.context
+    upgrade(context.database, SERVICE.migrations)
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://stoa", timeout=60) as client,
+    ):
+        yield Harness(client, context, broker)
