@@ -8,15 +8,27 @@ from importlib.metadata import entry_points
 import httpx
 
 from stoa_chassis import migrations
-from stoa_chassis.database import Database
+from stoa_chassis.database import Database, DatabaseUnavailableError
 from stoa_chassis.log import Broken, Log
+from stoa_chassis.migrations import OutdatedSchemaError
 from stoa_chassis.projection import Rebuilt
 from stoa_chassis.projection import rebuild as rebuild_projection
 from stoa_chassis.service import ServiceDefinition
 from stoa_chassis.settings import ServiceSettings
 from stoa_contracts.envelope import Envelope, read_batch
 
-__all__ = ["UnknownServiceError", "installed_services", "load_service", "migrate", "rebuild", "tail", "verify"]
+__all__ = [
+    "DatabaseUnavailableError",
+    "OutdatedSchemaError",
+    "UnknownServiceError",
+    "installed_services",
+    "load_service",
+    "migrate",
+    "migrated_services",
+    "rebuild",
+    "tail",
+    "verify",
+]
 
 _GROUP = "stoa.services"
 _FEED_PAGE = 1000
@@ -29,6 +41,11 @@ class UnknownServiceError(LookupError):
 def installed_services() -> list[str]:
     """Name the services that are installed here."""
     return sorted(point.name for point in entry_points(group=_GROUP))
+
+
+def migrated_services() -> list[str]:
+    """Name the installed services that own a log and a database."""
+    return [name for name in installed_services() if getattr(load_service(name), "migrations", None)]
 
 
 def load_service(name: str) -> ServiceDefinition:

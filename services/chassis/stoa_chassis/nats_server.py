@@ -101,6 +101,8 @@ class NatsServer:
         Further entries of the server's configuration file, laid over ours.
     start_timeout
         How many seconds a start may take. Large streams take their time to be recovered.
+    end_with_parent
+        Have the kernel end the server when this process ends, however that ends; only Linux can.
 
     Notes
     -----
@@ -116,6 +118,7 @@ class NatsServer:
         config: Mapping[str, object] | None = None,
         *,
         start_timeout: float = 60,
+        end_with_parent: bool = False,
     ) -> None:
         self.store = store.absolute()
         self.host = host
@@ -123,6 +126,7 @@ class NatsServer:
         self._port = port
         self._config = dict(config or {})
         self._start_timeout = start_timeout
+        self._end_with_parent = end_with_parent
         self._config_file = self.store / "nats-server.json"
         self._error_file = self.store / "nats-server.err"
         self._pid_file = self.store / "nats-server.pid"
@@ -207,7 +211,7 @@ class NatsServer:
             with self._error_file.open("wb") as errors:
                 # The binary was found by us, and every argument is ours.
                 self._process = subprocess.Popen(  # noqa: S603
-                    [binary, "--config", self._config_file],
+                    [*self._guard(), binary, "--config", self._config_file],
                     stdin=subprocess.DEVNULL,
                     stdout=errors,
                     stderr=errors,
@@ -264,6 +268,11 @@ class NatsServer:
             The lines, which may be none.
         """
         return self._said_since(0, lines)
+
+    def _guard(self) -> list[str]:
+        # Where util-linux is missing, the next start ends what was left behind.
+        setpriv = shutil.which("setpriv") if self._end_with_parent else None
+        return [setpriv, "--pdeathsig", "KILL"] if setpriv else []
 
     def _take_lock(self) -> None:
         if self._lock is not None:

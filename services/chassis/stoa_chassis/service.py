@@ -74,6 +74,10 @@ class ServiceDefinition:
     create_app: Callable[..., FastAPI]
     """Makes its application: ``create_app(settings, *, bus=None)``."""
 
+    def serve(self, *, fd: int | None = None) -> int:
+        """Run the service until it is told to stop: `serve`."""
+        return serve(self, fd=fd)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessContext:

@@ -1,0 +1,273 @@
+"""A thin client for Stoa's HTTP interface."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+__all__ = ["DEFAULT_URL", "Stoa", "StoaError", "UnreachableError"]
+
+DEFAULT_URL = "http://127.0.0.1:8500"
+
+
+class StoaError(Exception):
+    """Stoa refused something, and says why in a problem document (RFC 9457).
+
+    Attributes
+    ----------
+    status
+        The HTTP status.
+    problem
+        The whole document.
+    """
+
+    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
+        super().__init__(str(problem.get("detail") or problem.get("title") or f"HTTP status {status}"))
+        self.status = status
+        self.problem = dict(problem)
+
+
+class UnreachableError(Exception):
+    """No Stoa answers."""
+
+
+class Stoa:
+    """One Stoa, as one user sees it.
+
+    Parameters
+    ----------
+    url
+        The server; default: the environment's ``STOA_URL``, or `DEFAULT_URL`.
+    token
+        Default: the environment's ``STOA_TOKEN``.
+
+    Examples
+    --------
+    >>> stoa = Stoa()
+    >>> stoa.add_rows("sources", [{"threshold": 5.0}])
+    >>> stoa.run("sources")
+    """
+
+    def __init__(self, url: str | None = None, token: str | None = None) -> None:
+        self.url = (url or os.environ.get("STOA_URL") or DEFAULT_URL).rstrip("/")
+        token = token or os.environ.get("STOA_TOKEN")
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self.http = httpx.Client(base_url=self.url, headers=headers, timeout=httpx.Timeout(120, connect=10))
+
+    def __enter__(self) -> Self:
+        """Open nothing: connections are made when they are needed."""
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Close every connection."""
+        self.http.close()
+
+    def request(self, method: str, path: str, **more: Any) -> Any:
+        """Send a request and give the answer's JSON, or None where it has none.
+
+        Raises
+        ------
+        StoaError
+            If Stoa refuses.
+        UnreachableError
+            If no Stoa answers.
+        """
+        try:
+            answer = self.http.request(method, path, **more)
+        except httpx.TransportError as error:
+            raise UnreachableError(
+                f"No Stoa answers at {self.url}; start it with 'stoa up', or set STOA_URL"
+            ) from error
+        if answer.is_error:
+            try:
+                problem = answer.json()
+            except ValueError:
+                problem = {"detail": f"{self.url} answered with status {answer.status_code}, and not as a Stoa does"}
+            raise StoaError(answer.status_code, problem)
+        return answer.json() if answer.content else None
+
+    # --- tables ----------------------------------------------------------------------------------------------------
+
+    def tables(self) -> list[dict[str, Any]]:
+        """List the tables."""
+        tables: list[dict[str, Any]] = self.request("GET", "/api/tables")["tables"]
+        return tables
+
+    def table(self, table: str) -> dict[str, Any]:
+        """Give a table with its columns, workflow, links and counts."""
+        detail: dict[str, Any] = self.request("GET", f"/api/tables/{table}")
+        return detail
+
+    def create_worktable(
+        self,
+        name: str,
+        files: Mapping[str, bytes],
+        *,
+        main: str | None = None,
+        description: str = "",
+        project: str = "default",
+    ) -> dict[str, Any]:
+        """Create a worktable from the files of its workflow."""
+        new = {"name": name, "main": main, "description": description, "project": project}
+        upload = [("files", (file, content)) for file, content in files.items()]
+        created: dict[str, Any] = self.request("POST", "/api/tables", data={"table": json.dumps(new)}, files=upload)
+        return created
+
+    def create_table(self, name: str, **more: Any) -> dict[str, Any]:
+        """Create a plain table (``columns``) or a join (``join``)."""
+        created: dict[str, Any] = self.request("POST", "/api/tables", json={"name": name, **more})
+        return created
+
+    def import_table(self, file: Path, name: str, **more: str) -> dict[str, Any]:
+        """Create a plain table from a FITS, VOTable, CSV, ECSV or Parquet file."""
+        with file.open("rb") as content:
+            upload = {"file": (file.name, content)}
+            created: dict[str, Any] = self.request(
+                "POST", "/api/tables/import", data={"name": name, **more}, files=upload, timeout=3600
+            )
+        return created
+
+    def delete_table(self, table: str) -> None:
+        """Delete a table from which no other is filled."""
+        self.request("DELETE", f"/api/tables/{table}")
+
+    def describe_column(self, table: str, column: str, **changes: str | None) -> dict[str, Any]:
+        """Change a column's label, unit, UCD, utype or description."""
+        changed: dict[str, Any] = self.request("PATCH", f"/api/tables/{table}/columns/{column}", json=changes)
+        return changed
+
+    def link(
+        self,
+        table: str,
+        parent: str,
+        mapping: Mapping[str, str],
+        *,
+        per: str = "element",
+        keys: Sequence[str] | None = None,
+    ) -> Any:
+        """Fill a worktable's inputs from a parent's columns."""
+        new = {"parent": parent, "per": per, "mapping": dict(mapping), "keys": None if keys is None else list(keys)}
+        return self.request(
+            "POST", f"/api/tables/{table}/links", json={key: value for key, value in new.items() if value is not None}
+        )
+
+    # --- rows ------------------------------------------------------------------------------------------------------
+
+    def rows(self, table: str, *, elements: bool = False, **parameters: Any) -> Iterator[dict[str, Any]]:
+        """Give rows, or elements, page by page.
+
+        Parameters
+        ----------
+        table
+            Id or name.
+        elements
+            One item per element instead of one per row.
+        **parameters
+            ``filter`` (one or a list), ``sort``, ``status``, ``limit`` (at most so many in all).
+        """
+        path = f"/api/tables/{table}/{'elements' if elements else 'rows'}"
+        left = parameters.pop("limit", None)
+        while left is None or left > 0:
+            page = self.request("GET", path, params={"limit": min(left or 500, 500), **parameters})
+            items = page["elements" if elements else "rows"]
+            yield from items
+            if page["next"] is None:
+                return
+            left = None if left is None else left - len(items)
+            parameters["after"] = page["next"]
+
+    def row(self, table: str, row: int) -> dict[str, Any]:
+        """Give one row."""
+        found: dict[str, Any] = self.request("GET", f"/api/tables/{table}/rows/{row}")
+        return found
+
+    def add_rows(self, table: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Add rows: all of them, or none."""
+        added: dict[str, Any] = self.request("POST", f"/api/tables/{table}/rows", json={"rows": list(rows)})
+        return added
+
+    def add_csv(self, table: str, content: bytes) -> dict[str, Any]:
+        """Add rows from CSV: all of them, or none."""
+        added: dict[str, Any] = self.request(
+            "POST", f"/api/tables/{table}/rows", content=content, headers={"Content-Type": "text/csv"}
+        )
+        return added
+
+    def edit_row(
+        self, table: str, row: int, values: Mapping[str, Any], *, revision: int | None = None
+    ) -> dict[str, Any]:
+        """Edit cells of a row; with a revision, only if nobody else has edited it since."""
+        headers = {} if revision is None else {"If-Match": f'"{revision}"'}
+        edited: dict[str, Any] = self.request(
+            "PATCH", f"/api/tables/{table}/rows/{row}", json=dict(values), headers=headers
+        )
+        return edited
+
+    def remove_rows(self, table: str, rows: Sequence[int]) -> dict[str, Any]:
+        """Remove rows: all of them, or none."""
+        removed: dict[str, Any] = self.request("DELETE", f"/api/tables/{table}/rows", json={"rows": list(rows)})
+        return removed
+
+    def history(self, table: str, row: int) -> list[dict[str, Any]]:
+        """Tell what happened to a row."""
+        told: list[dict[str, Any]] = self.request("GET", f"/api/tables/{table}/rows/{row}/history")["events"]
+        return told
+
+    # --- runs ------------------------------------------------------------------------------------------------------
+
+    def run(self, table: str, scope: str = "stale", *, rows: Sequence[int] | None = None) -> dict[str, Any]:
+        """Run rows: the stale ones, the failed ones, all, or those that are named.
+
+        What this client changed before is part of the run.
+        """
+        position = self.request("GET", "/api/tables")["position"]
+        asked: dict[str, Any] = {"table": table, "scope": scope, "after": position}
+        if rows is not None:
+            asked |= {"scope": "rows", "rows": list(rows)}
+        answer: dict[str, Any] = self.request("POST", "/api/runs", json=asked)
+        return answer
+
+    def cancel(self, table: str, rows: Sequence[int] | None = None) -> int:
+        """Cancel the jobs of a table, or of some rows, and give their number."""
+        asked = {"table": table} | ({} if rows is None else {"rows": list(rows)})
+        cancelled: int = self.request("POST", "/api/cancellations", json=asked)["cancelled"]
+        return cancelled
+
+    def set_mode(self, table: str, mode: str) -> None:
+        """Set whether stale rows run by themselves (``automatic``) or by hand (``manual``)."""
+        position = self.request("GET", "/api/tables")["position"]
+        self.request("PUT", f"/api/triggers/{table}", json={"mode": mode}, params={"after": position})
+
+    def changes(self, tables: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+        """Give changes of tables as they happen, for ever; goes on by itself after a lost connection.
+
+        Parameters
+        ----------
+        tables
+            Ids of tables; all, if it is not given.
+        """
+        import time
+
+        from httpx_sse import connect_sse
+
+        last: str | None = None
+        parameters = {} if tables is None else {"tables": ",".join(tables)}
+        while True:
+            headers = {"Last-Event-ID": last} if last else {}
+            timeout = httpx.Timeout(30, read=60)
+            try:
+                with connect_sse(
+                    self.http, "GET", "/api/changes", params=parameters, headers=headers, timeout=timeout
+                ) as source:
+                    source.response.raise_for_status()
+                    for event in source.iter_sse():
+                        last = event.id or last
+                        if event.event == "change":
+                            yield event.json()
+            except httpx.TransportError:
+                time.sleep(1)

@@ -1,0 +1,77 @@
+"""The ``stoa`` command: names and short helps of all subcommands, which are imported when they are called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+__all__ = ["LazyGroup", "main", "root"]
+
+
+class LazyGroup(click.Group):
+    """A group that knows what its subcommands do without importing them.
+
+    Parameters
+    ----------
+    lazy
+        Name to (module, attribute, short help).
+    """
+
+    def __init__(self, *arguments: Any, lazy: dict[str, tuple[str, str, str]], **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._lazy = lazy
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the subcommands in the order in which a newcomer meets them."""
+        return [*self._lazy, *super().list_commands(ctx)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a subcommand, or stand in for it where only its help is asked for."""
+        if cmd_name not in self._lazy:
+            return super().get_command(ctx, cmd_name)
+        module, attribute, short_help = self._lazy[cmd_name]
+        if ctx.resilient_parsing and ctx.protected_args == []:
+            return click.Command(cmd_name, help=short_help)
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of subcommands without importing them."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, short_help) for name, (_, _, short_help) in self._lazy.items()])
+
+
+_COMMANDS = {
+    "up": ("stoa.commands.up", "up", "Start all of Stoa on this machine."),
+    "table": ("stoa.commands.table", "table", "Look at tables, create, fill, edit and run them."),
+    "status": ("stoa.commands.status", "status", "Count the rows of every table by status."),
+    "cancel": ("stoa.commands.status", "cancel", "Cancel the jobs of a table, or of some of its rows."),
+    "project": ("stoa.commands.project", "project", "Create the tables of a project file."),
+    "log": ("stoa.commands.log", "log", "Verify, rebuild and read the logs of the services on this machine."),
+    "serve": ("stoa.commands.serve", "serve", "Run one service."),
+    "migrate": ("stoa.commands.serve", "migrate", "Bring a service's database to the newest schema."),
+    "completion": ("stoa.commands.completion", "completion", "Print the shell code that completes this command."),
+}
+
+
+@click.group(cls=LazyGroup, lazy=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="stoa-client", prog_name="stoa", message="%(prog)s %(version)s")
+def root() -> None:
+    """Tables in which every row is one run of a workflow.
+
+    STOA_URL names the server (http://127.0.0.1:8500 if it is not set), and STOA_TOKEN the token that it wants.
+    """
+
+
+def main() -> None:
+    """Run the command and turn what went wrong into one sentence and an exit status."""
+    try:
+        root(prog_name="stoa")
+    except BrokenPipeError:
+        # Whoever read our output has seen enough.
+        sys.stderr.close()
+        sys.exit(0)

@@ -1,0 +1,78 @@
+"""``stoa serve`` and ``stoa migrate``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stoa.errors import Failure, Refused
+
+__all__ = ["administration", "data_option", "migrate", "serve"]
+
+data_option = click.option(
+    "--data", type=click.Path(path_type=Path), help="The data folder; default: STOA_DATA, or ./stoa-data."
+)
+
+
+def administration(data: Path | None) -> Any:
+    """Give the functions for the services of this machine.
+
+    Raises
+    ------
+    Failure
+        If no service is installed here.
+    """
+    if data is not None:
+        os.environ["STOA_DATA"] = str(data.absolute())
+    try:
+        from stoa_chassis import administration as functions
+    except ImportError as error:
+        raise Failure(
+            "No service of Stoa is installed here; this command works on the services' own machine"
+        ) from error
+    return functions
+
+
+@click.command()
+@click.argument("service")
+@click.option("--fd", type=int, hidden=True, help="A listening socket from the parent process.")
+@click.option("--upgrade", is_flag=True, help="Bring the database to the newest schema first.")
+@click.option("--with-parent", is_flag=True, hidden=True, help="End when the parent process ends, however it ends.")
+@data_option
+def serve(service: str, fd: int | None, upgrade: bool, with_parent: bool, data: Path | None) -> None:
+    """Run SERVICE (tables, scheduler, executor or web) until it is told to stop.
+
+    Its settings come from the environment and from the TOML file that STOA_CONFIG names.
+    """
+    if with_parent:
+        from stoa.supervisor.process import end_with_parent
+
+        end_with_parent()
+    functions = administration(data)
+    try:
+        definition = functions.load_service(service)
+        if upgrade:
+            functions.migrate(service)
+    except functions.UnknownServiceError as error:
+        raise Refused(str(error)) from error
+    except functions.DatabaseUnavailableError as error:
+        raise Refused(str(error)) from error
+    sys.exit(definition.serve(fd=fd))
+
+
+@click.command()
+@click.argument("service")
+@data_option
+def migrate(service: str, data: Path | None) -> None:
+    """Bring the database of SERVICE, or of all services, to the newest schema."""
+    functions = administration(data)
+    for name in functions.migrated_services() if service == "all" else [service]:
+        try:
+            functions.migrate(name)
+        except (functions.UnknownServiceError, functions.DatabaseUnavailableError) as error:
+            raise Refused(str(error)) from error
+        click.echo(f"The database of {name} has the newest schema.")

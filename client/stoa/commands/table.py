@@ -1,0 +1,342 @@
+"""``stoa table``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from stoa.errors import Refused
+from stoa.output import STATUSES, cell, client, counted, emit, grid, json_option
+
+if TYPE_CHECKING:
+    from stoa.api import Stoa
+
+__all__ = ["table"]
+
+_TEXT_TYPES = {"string", "File", "Directory"}
+
+
+@click.group()
+def table() -> None:
+    """Look at tables, create, fill, edit and run them. A TABLE is given by its name or its id."""
+
+
+@table.command("ls")
+@json_option
+@client
+def list_tables(stoa: Stoa, as_json: bool) -> None:
+    """List the tables."""
+    tables = stoa.tables()
+    if as_json:
+        emit(tables)
+    elif not tables:
+        click.echo("There is no table yet. Create one with 'stoa table create NAME --cwl FILE'.")
+    else:
+        rows = [
+            [item["name"], item["kind"], str(item["rows"]), counted(item["counts"]), item["description"]]
+            for item in tables
+        ]
+        grid(["table", "kind", "rows", "status", "description"], rows, right=["rows"])
+
+
+@table.command()
+@click.argument("name_", metavar="TABLE")
+@click.option(
+    "--filter", "filters", multiple=True, help="COLUMN OP VALUE, as in 'snr>5' or 'object~Cen'; several must all hold."
+)
+@click.option("--sort", help="Columns, comma separated; -COLUMN sorts downwards.")
+@click.option("--status", type=click.Choice(list(STATUSES)), help="Only rows of this status.")
+@click.option("--elements", is_flag=True, help="One line per element, not per row.")
+@click.option("-n", "--limit", default=50, show_default=True, help="At most so many lines.")
+@json_option
+@client
+def show(
+    stoa: Stoa,
+    name_: str,
+    filters: tuple[str, ...],
+    sort: str | None,
+    status: str | None,
+    elements: bool,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """Show a table: its columns and rows."""
+    detail = stoa.table(name_)
+    asked = {"filter": list(filters), "sort": sort, "status": status, "limit": limit}
+    rows = list(stoa.rows(name_, elements=elements, **{key: value for key, value in asked.items() if value}))
+    if as_json:
+        emit({"table": detail, ("elements" if elements else "rows"): rows})
+        return
+    columns = [column["name"] for column in detail["columns"]]
+    units = {column["name"]: column.get("unit") for column in detail["columns"]}
+    titles = {name: f"{name}\n[dim]{units[name]}[/]" if units[name] else name for name in columns}
+    shown = []
+    for row in rows:
+        mark, colour = STATUSES[row["status"]]
+        identity = str(row["row"]) + (f".{row['element']}" if row.get("element") is not None else "")
+        style = "dim" if row.get("outdated") else ""
+        values = [_styled(cell(row["values"].get(column)), style) for column in columns]
+        shown.append([identity, f"[{colour}]{mark} {row['status']}[/]", *values])
+    grid(["row", "status", *titles.values()], shown, title=f"{detail['name']}: {detail['description']}", right=["row"])
+    for row in rows:
+        if row.get("reason"):
+            click.echo(f"row {row['row']}: {row['reason']}")
+    if len(rows) == limit < detail["rows"]:
+        click.echo(f"The first {limit} lines; see more with --limit.")
+
+
+def _styled(text: str, style: str) -> str:
+    from rich.markup import escape
+
+    return f"[{style}]{escape(text)}[/]" if style else escape(text)
+
+
+@table.command()
+@click.argument("name")
+@click.option(
+    "--cwl",
+    "main",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    required=True,
+    help="The CWL document.",
+)
+@click.option("--description", default="", help="What the table is for.")
+@click.option("--project", default="default", show_default=True, help="The project it belongs to.")
+@click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@json_option
+@client
+def create(
+    stoa: Stoa, name: str, main: Path, description: str, project: str, files: tuple[Path, ...], as_json: bool
+) -> None:
+    """Create a worktable NAME from a CWL document and the FILES that it refers to."""
+    from stoa.project import bundle
+
+    created = stoa.create_worktable(name, bundle(main, files), main=main.name, description=description, project=project)
+    if as_json:
+        emit(created)
+        return
+    for warning in created.get("warnings", []):
+        click.echo(f"Note: {warning}", err=True)
+    inputs = [column["name"] for column in created["columns"] if column["role"] == "input"]
+    click.echo(f"Created {created['name']} with the inputs {', '.join(inputs)}.")
+
+
+def _convert(text: str, kind: Any) -> Any:
+    members = kind if isinstance(kind, list) else [kind]
+    if any(member in _TEXT_TYPES or (isinstance(member, dict) and member.get("type") == "enum") for member in members):
+        return None if text == "null" and "null" in members else text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _assignments(words: tuple[str, ...], detail: dict[str, Any]) -> dict[str, Any]:
+    types = {column["name"]: column["type"] for column in detail["columns"]}
+    values = {}
+    for word in words:
+        name, sign, text = word.partition("=")
+        if not sign:
+            raise Refused(f"'{word}' is not of the form COLUMN=VALUE")
+        values[name] = _convert(text, types.get(name))
+    return values
+
+
+def _content(path: str) -> bytes:
+    if path == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise Refused(f"{path} cannot be read: {error.strerror}") from error
+
+
+@table.command()
+@click.argument("name_", metavar="TABLE")
+@click.argument("values", nargs=-1)
+@click.option("--csv", help="A CSV file with a header, or - for standard input.")
+@click.option("--json-rows", help="A JSON file with a list of objects, or - for standard input.")
+@json_option
+@client
+def add(stoa: Stoa, name_: str, values: tuple[str, ...], csv: str | None, json_rows: str | None, as_json: bool) -> None:
+    """Add a row with the values COLUMN=VALUE, or the rows of a file."""
+    if csv is not None:
+        added = stoa.add_csv(name_, _content(csv))
+    elif json_rows is not None:
+        try:
+            rows = json.loads(_content(json_rows))
+        except ValueError as error:
+            raise Refused(f"{json_rows} is not JSON: {error}") from error
+        added = stoa.add_rows(name_, rows)
+    else:
+        added = stoa.add_rows(name_, [_assignments(values, stoa.table(name_))])
+    if as_json:
+        emit(added)
+        return
+    rows = added["rows"]
+    click.echo(f"Added row {rows[0]}." if len(rows) == 1 else f"Added {len(rows)} rows.")
+
+
+@table.command()
+@click.argument("name_", metavar="TABLE")
+@click.argument("row", type=int)
+@click.argument("values", nargs=-1, required=True)
+@click.option("--if-revision", type=int, help="Only if the row still has this revision.")
+@json_option
+@client
+def edit(stoa: Stoa, name_: str, row: int, values: tuple[str, ...], if_revision: int | None, as_json: bool) -> None:
+    """Change cells of a ROW: COLUMN=VALUE, where null empties a cell."""
+    edited = stoa.edit_row(name_, row, _assignments(values, stoa.table(name_)), revision=if_revision)
+    if as_json:
+        emit(edited)
+    else:
+        click.echo(f"Row {row} has revision {edited['revision']} and is {edited['status']}.")
+
+
+@table.command()
+@click.argument("name_", metavar="TABLE")
+@click.argument("rows", nargs=-1, type=int, required=True)
+@json_option
+@client
+def rm(stoa: Stoa, name_: str, rows: tuple[int, ...], as_json: bool) -> None:
+    """Remove ROWS of a table."""
+    removed = stoa.remove_rows(name_, rows)
+    if as_json:
+        emit(removed)
+    else:
+        click.echo(f"Removed {len(rows)} rows.")
+
+
+@table.command()
+@click.argument("name_", metavar="TABLE")
+@click.confirmation_option(prompt="Delete the table? Its history stays in the log")
+@client
+def delete(stoa: Stoa, name_: str) -> None:
+    """Delete a table from which no other is filled."""
+    stoa.delete_table(name_)
+    click.echo(f"Deleted {name_}.")
+
+
+@table.command()
+@click.argument("name_", metavar="TABLE")
+@click.argument("rows", nargs=-1, type=int)
+@click.option("--failed", "scope", flag_value="failed", help="Run what failed.")
+@click.option("--all", "scope", flag_value="all", help="Run every row, also current ones.")
+@click.option("--stale", "scope", flag_value="stale", default="stale", help="Run what is stale (the default).")
+@click.option("--watch", is_flag=True, help="Stay until all rows have ended.")
+@json_option
+@client
+def run(stoa: Stoa, name_: str, rows: tuple[int, ...], scope: str, watch: bool, as_json: bool) -> None:
+    """Run the stale rows of a table, or the ROWS that are named."""
+    started = stoa.run(name_, scope, rows=rows or None)
+    if as_json:
+        emit(started)
+    else:
+        click.echo(f"Queued {started['jobs']} jobs.")
+        for skipped in started["skipped"][:10]:
+            click.echo(f"row {skipped['row']} was left out: {skipped['reason']}")
+    if watch:
+        from stoa.watching import watch as watch_tables
+
+        watch_tables(stoa, [name_], as_json=as_json)
+
+
+@table.command()
+@click.argument("names", metavar="TABLE...", nargs=-1)
+@json_option
+@client
+def watch(stoa: Stoa, names: tuple[str, ...], as_json: bool) -> None:
+    """Follow tables (or all of them) until nothing is queued or running.
+
+    Exit status 1 if rows failed.
+    """
+    from stoa.watching import watch as watch_tables
+
+    watch_tables(stoa, list(names), as_json=as_json)
+
+
+@table.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--name", help="The table's name; default: the file's.")
+@click.option("--format", "format_", help="fits, votable, csv, ecsv or parquet, where the file does not tell.")
+@click.option("--description", default="", help="What the table holds.")
+@json_option
+@client
+def import_(stoa: Stoa, file: Path, name: str | None, format_: str | None, description: str, as_json: bool) -> None:
+    """Make a plain table of a FITS, VOTable, CSV, ECSV or Parquet FILE."""
+    given = {"format": format_, "description": description}
+    created = stoa.import_table(
+        file, name or file.name.split(".")[0], **{key: value for key, value in given.items() if value}
+    )
+    if as_json:
+        emit(created)
+    else:
+        click.echo(f"Imported {created['rows']} rows and {len(created['columns'])} columns as {created['name']}.")
+
+
+@table.command()
+@click.argument("name_", metavar="TABLE")
+@click.argument("column")
+@click.option("--label")
+@click.option("--unit", help="In VOUnits.")
+@click.option("--ucd", help="UCD1+ word or words.")
+@click.option("--utype")
+@click.option("--description")
+@client
+def describe(stoa: Stoa, name_: str, column: str, **changes: str | None) -> None:
+    """Say what a COLUMN means."""
+    stoa.describe_column(name_, column, **{key: value for key, value in changes.items() if value is not None})
+    click.echo(f"Described {column}.")
+
+
+@table.command()
+@click.argument("name_", metavar="TABLE")
+@click.argument("row", type=int)
+@json_option
+@client
+def history(stoa: Stoa, name_: str, row: int, as_json: bool) -> None:
+    """Tell what happened to a ROW."""
+    told = stoa.history(name_, row)
+    if as_json:
+        emit(told)
+    else:
+        grid(
+            ["position", "time", "who", "what"],
+            [[str(e["position"]), e["time"][:19].replace("T", " "), e["actor"], e["summary"]] for e in told],
+        )
+
+
+@table.command()
+@click.argument("name_", metavar="TABLE")
+@click.argument("parent")
+@click.argument("mapping", nargs=-1, required=True)
+@click.option("--per", type=click.Choice(["row", "element"]), default="element", show_default=True)
+@click.option("--key", "keys", multiple=True, help="An input that tells one row from another.")
+@json_option
+@client
+def link(
+    stoa: Stoa, name_: str, parent: str, mapping: tuple[str, ...], per: str, keys: tuple[str, ...], as_json: bool
+) -> None:
+    """Fill the inputs of a table from a PARENT's columns: INPUT=COLUMN."""
+    pairs = dict(word.split("=", 1) for word in mapping if "=" in word)
+    if len(pairs) != len(mapping):
+        raise Refused("A mapping is of the form INPUT=COLUMN")
+    linked = stoa.link(name_, parent, pairs, per=per, keys=keys or None)
+    if as_json:
+        emit(linked)
+    else:
+        click.echo(f"{name_} is filled from {parent}.")
+
+
+@table.command()
+@click.argument("name_", metavar="TABLE")
+@click.argument("mode", type=click.Choice(["manual", "automatic"]))
+@client
+def mode(stoa: Stoa, name_: str, mode: str) -> None:
+    """Set whether what becomes stale runs by itself."""
+    stoa.set_mode(name_, mode)
+    click.echo(f"{name_} runs {'by itself' if mode == 'automatic' else 'by hand'}.")
