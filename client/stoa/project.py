@@ -114,7 +114,8 @@ def read_project(path: Path, variables: Mapping[str, str]) -> ProjectFile:
     Refused
         If it cannot be read, is not a project file, or names a variable that has no value.
     """
-    from ruamel.yaml import YAML, YAMLError
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     try:
         content = YAML(typ="safe").load(path.read_text())

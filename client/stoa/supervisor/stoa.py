@@ -240,13 +240,9 @@ class Supervisor:
         return done.returncode == 0
 
     def _settle(self, stoa: Any, names: list[str]) -> None:
-        from stoa.watching import Progress
-
-        told, quiet, progress = time.monotonic(), 0, None
+        told, quiet, counts = time.monotonic(), 0, dict[str, dict[str, int]]()
         while not self._stop.is_set():
             counts = {item["id"]: item["counts"] for item in stoa.tables() if item["name"] in names}
-            progress = progress or Progress(counts)
-            progress.update(counts)
             busy = any(count.get(status) for count in counts.values() for status in ("stale", "queued", "running"))
             # What ends in one table begins in the next a moment later.
             quiet = 0 if busy else quiet + 1
