@@ -76,6 +76,10 @@ _upcasters: dict[tuple[str, str, int], Upcaster] = {}
 _E = TypeVar("_E", bound=type[Event])
 
 
+def _register_all() -> None:
+    import stoa_contracts.events  # noqa: F401, PLC0415 - the models register themselves when they are imported
+
+
 def event(service: str, name: str, version: int = 1) -> Callable[[_E], _E]:
     """Register a model as one version of an event.
 
@@ -111,8 +115,7 @@ def upcaster(service: str, name: str, from_version: int) -> Callable[[Upcaster],
 
 def event_types() -> Iterator[EventType]:
     """List every registered version of every event, ordered by owner, name and version."""
-    import stoa_contracts.events  # noqa: F401, PLC0415 - the models register themselves when they are imported
-
+    _register_all()
     yield from (_types[key] for key in sorted(_types))
 
 
@@ -124,6 +127,7 @@ def event_type(service: str, name: str, version: int) -> EventType:
     UnknownEventError
         If there is none.
     """
+    _register_all()
     try:
         return _types[service, name, version]
     except KeyError:
