@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from stoa_executor.domain import local_path
-from tests.executor.conftest import Rig, tool
+from tests.executor.conftest import Rig, none_lives, tool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -489,16 +489,6 @@ async def started_tree(rig: Rig, document: dict[str, Any]) -> tuple[asyncio.Task
 
     task = asyncio.create_task(rig.pool.run(rig.request(document), on_log))
     return task, await asyncio.wait_for(words, 20)
-
-
-def none_lives(pids: list[int]) -> bool:
-    for pid in pids:
-        try:
-            if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-                return False
-        except psutil.NoSuchProcess:
-            continue
-    return True
 
 
 async def test_cancel_ends_the_whole_tree_and_the_next_job_runs(rig: Rig, tree: dict[str, Any]) -> None:

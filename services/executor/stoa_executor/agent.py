@@ -70,6 +70,8 @@ class _Work:
     messages: list[JobMessage] = field(default_factory=list)
     """All deliveries of it; none where it is resumed after a restart."""
     fetched: float = field(default_factory=time.monotonic)
+    begun: float | None = None
+    """When it got an engine's place."""
     started: bool = False
     cancelled: bool = False
 
@@ -208,7 +210,11 @@ class Agent:
             await subscription.aclose()
 
     def _room(self) -> int:
-        ahead = self._pool.workers if self._mean_s < _SHORT_JOB_S else 0
+        now = time.monotonic()
+        quick = self._mean_s < _SHORT_JOB_S and all(
+            now - work.begun < _PATIENCE_S for work in self._work.values() if work.begun is not None
+        )
+        ahead = self._pool.workers if quick else 0
         return self._pool.workers - self._running + ahead - len(self._ahead)
 
     def _receive(self, message: JobMessage) -> None:
@@ -237,6 +243,7 @@ class Agent:
 
     def _start(self, work: _Work) -> None:
         self._running += 1
+        work.begun = time.monotonic()
         self._spawn(self._carry_out(work))
 
     def _hand_back(self) -> None:

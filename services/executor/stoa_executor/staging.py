@@ -10,14 +10,17 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
-from stoa_executor.domain import InputRefusedError, local_path, map_files
+from stoa_executor.domain import InputRefusedError, file_objects, local_path, map_files
 from stoa_executor.store import FileStore, StoredFile, is_digest
 
 __all__ = [
@@ -242,15 +245,15 @@ class InputStager:
             If a file is missing or may not be read; says which input it is.
         """
         staged = {}
+        uses: Counter[str] = Counter()
         for name, value in inputs.items():
-            try:
-                staged[name] = map_files(value, self._stage) if isinstance(value, (dict, list)) else value
-            except InputRefusedError as error:
-                msg = f"Input '{name}': {error}"
-                raise InputRefusedError(msg) from None
+            with _named("Input", name):
+                staged[name] = (
+                    map_files(value, partial(self._stage, uses)) if isinstance(value, (dict, list)) else value
+                )
         return staged
 
-    def _stage(self, value: dict[str, Any]) -> dict[str, Any]:
+    def _stage(self, uses: Counter[str], value: dict[str, Any]) -> dict[str, Any]:
         result = {key: value[key] for key in _KEPT_INPUT_FIELDS if value.get(key) is not None}
         basename = value.get("basename")
         if basename is not None and (
@@ -265,7 +268,11 @@ class InputStager:
             msg = f"the location {location!r} is not a text."
             raise InputRefusedError(msg)
         path = self._from_store(value, location) if location.startswith("sha256:") else self._from_disk(value, location)
-        result["location"] = Path(path).as_uri()
+        # cwltool knows a file by its location alone, and of two with the same content it would stage one name: another
+        # spelling of the same path keeps them apart.
+        folder, name = os.path.split(path)
+        result["location"] = Path(folder).as_uri() + "/" + "./" * uses[path] + quote(name)
+        uses[path] += 1
         result.setdefault("basename", os.path.basename(local_path(location) or path))
         if value["class"] == "Directory":
             # What lies on disk is the truth; a listing beside a location could name files that are not in it.
@@ -362,13 +369,15 @@ class OutputCollector:
         stoa_executor.domain.InputRefusedError
             If an output is a file that the job may not hand out.
         """
+        for name, value in outputs.items():
+            # All directories are read before the first file is moved out of one.
+            with _named("Output", name):
+                for found in list(file_objects(value)):
+                    self._expand(found)
         collected = {}
         for name, value in outputs.items():
-            try:
+            with _named("Output", name):
                 collected[name] = self._visit(value, name) if isinstance(value, (dict, list)) else value
-            except InputRefusedError as error:
-                msg = f"Output '{name}': {error}"
-                raise InputRefusedError(msg) from None
         return collected
 
     def _visit(self, value: Any, name: str) -> Any:
@@ -407,25 +416,32 @@ class OutputCollector:
             result["secondaryFiles"] = [self._visit(item, name) for item in value["secondaryFiles"]]
         return result
 
+    def _expand(self, value: dict[str, Any]) -> None:
+        """Write what a directory holds into its listing."""
+        location = value.get("location")
+        path = local_path(location) if isinstance(location, str) else None
+        if value["class"] != "Directory" or value.get("listing") is not None or path is None:
+            return
+        self._allow(os.path.realpath(path))
+        value["listing"] = [
+            {
+                "class": "Directory" if entry.is_dir() else "File",
+                "location": Path(entry.path).as_uri(),
+                "basename": entry.name,
+            }
+            for entry in os.scandir(path)
+        ]
+        for entry in value["listing"]:
+            self._expand(entry)
+
     def _folder(self, value: dict[str, Any], name: str) -> dict[str, Any]:
         location = value.get("location")
         path = local_path(location) if isinstance(location, str) else None
-        listing = value.get("listing")
-        if listing is None and path is not None:
-            self._allow(os.path.realpath(path))
-            listing = [
-                {
-                    "class": "Directory" if entry.is_dir() else "File",
-                    "location": Path(entry.path).as_uri(),
-                    "basename": entry.name,
-                }
-                for entry in os.scandir(path)
-            ]
         basename = value.get("basename") or name
         if path is not None and os.path.dirname(os.path.realpath(path)) == self._directory:
             # The whole output directory, whose own name is drawn by chance.
             basename = name
-        entries = [self._visit(item, name) for item in listing or []]
+        entries = [self._visit(item, name) for item in value.get("listing") or []]
         return {
             "class": "Directory",
             "basename": basename,
@@ -489,6 +505,16 @@ def keep_log(store: FileStore, path: Path, limit: int) -> StoredFile | None:
         tail = file.read(limit // 2)
     left_out = size - len(head) - len(tail)
     return store.put_bytes(head + f"\n… {left_out} bytes are left out here …\n".encode() + tail)
+
+
+@contextlib.contextmanager
+def _named(kind: str, name: str) -> Iterator[None]:
+    """Say in a refusal which input or output it is about."""
+    try:
+        yield
+    except InputRefusedError as error:
+        msg = f"{kind} '{name}': {error}"
+        raise InputRefusedError(msg) from None
 
 
 def _within(path: str, root: str) -> bool:

@@ -247,10 +247,11 @@ class FileStore:
             Its digest and size; both are on disk when this returns.
         """
         source = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        if not stat.S_ISREG(os.fstat(source).st_mode):
+            os.close(source)
+            msg = f"{os.fspath(path)} is not a regular file."
+            raise ValueError(msg)
         with open(source, "rb", closefd=True) as file:
-            if not stat.S_ISREG(os.fstat(source).st_mode):
-                msg = f"{os.fspath(path)} is not a regular file."
-                raise ValueError(msg)
             if move and os.stat(source).st_dev == os.stat(self._objects).st_dev:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
                 stored = self._place(source, digest)
@@ -366,15 +367,14 @@ class FileStore:
 
     def _link(self, handle: int, target: Path, size: int) -> bool:
         """Name the very file that was digested, by its handle: its path may lead elsewhere by now."""
-        own = f"/proc/self/fd/{handle}"
         try:
-            os.link(own, target, follow_symlinks=True)
+            _link_open(handle, target)
         except FileExistsError:
             if target.stat().st_size == size:
                 return False
             # A file cut short by a failing disk: put the sound one in its place.
             replacement = self._temporary / uuid.uuid4().hex
-            os.link(own, replacement, follow_symlinks=True)
+            _link_open(handle, replacement)
             os.replace(replacement, target)
         except OSError as error:
             if error.errno not in {errno.EMLINK, errno.EPERM, errno.EXDEV, errno.ENOENT}:
@@ -382,7 +382,7 @@ class FileStore:
             # A file system without hard links: copy beside the target, then rename, which is as atomic.
             replacement = self._temporary / uuid.uuid4().hex
             try:
-                with open(own, "rb") as source, replacement.open("xb") as copy:
+                with open(f"/proc/self/fd/{handle}", "rb") as source, replacement.open("xb") as copy:
                     shutil.copyfileobj(source, copy, _CHUNK)
                     copy.flush()
                     os.fchmod(copy.fileno(), _READ_ONLY)
@@ -398,6 +398,11 @@ def _write(handle: int, digest: hashlib._Hash, chunk: bytes) -> None:
     view = memoryview(chunk)
     while view:
         view = view[os.write(handle, view) :]
+
+
+def _link_open(handle: int, target: Path) -> None:
+    # With a directory handle Python calls linkat(), which alone follows the link that /proc offers.
+    os.link(f"/proc/self/fd/{handle}", target, src_dir_fd=handle, follow_symlinks=True)
 
 
 def _sync_directory(path: Path) -> None:
