@@ -24,8 +24,8 @@ def test_the_migrations_give_the_models(database_url: str) -> None:
     database.engine.dispose()
 
 
-async def run(site: Site, table: str, actor: str = "jansky", **request: object) -> str | None:
-    answer, _ = await site.service(actor).start_run(RunRequest.model_validate({"table": table, **request}))
+async def run(site: Site, table: str, **request: object) -> str | None:
+    answer, _ = await site.service().start_run(RunRequest.model_validate({"table": table, **request}))
     return answer.run
 
 

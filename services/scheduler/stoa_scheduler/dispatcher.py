@@ -118,12 +118,18 @@ class Dispatcher:
         try:
             while not stop.is_set():
                 changed.clear()
-                seconds = await self.step()
-                await wait_any(stop, changed, seconds=seconds)
+                await self._wait(stop, changed, await self.step())
                 # Commits come in flocks: looking once after several of them is enough.
                 await pause(stop, _COLLECT)
         finally:
             self._database.forget(changed)
+
+    async def _wait(self, stop: asyncio.Event, changed: asyncio.Event, seconds: float) -> None:
+        """Wait for a commit, for the time that was said, or for the broker to go or come."""
+        until = time.monotonic() + seconds
+        while (rest := until - time.monotonic()) > 0 and self._bus.connected == self._was_connected:
+            if await wait_any(stop, changed, seconds=min(rest, _WITHOUT_BUS)):
+                return
 
     async def step(self) -> float:
         """Hand out what there is room for.
