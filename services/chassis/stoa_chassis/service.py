@@ -8,11 +8,11 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import httpx
 import sqlalchemy as sa
@@ -40,11 +40,14 @@ from stoa_contracts.envelope import BATCH_MEDIA_TYPE, Envelope, batch
 from stoa_contracts.ids import new_id
 
 __all__ = [
+    "OperatedContext",
     "ProcessContext",
     "ServiceDefinition",
+    "create_operated_app",
     "create_service_app",
     "origin_of",
     "process_context",
+    "run_app",
     "serve",
 ]
 
@@ -186,6 +189,25 @@ class ProcessContext:
         await self.database.aclose()
 
 
+class OperatedContext(Protocol):
+    """What an application needs of its process to be watched and stopped, whether it owns a log or not."""
+
+    @property
+    def settings(self) -> ServiceSettings:
+        """How the process was set up."""
+
+    @property
+    def background(self) -> Background:
+        """Its stop event ends endless answers."""
+
+    @property
+    def metrics(self) -> Metrics:
+        """Numbers for Prometheus."""
+
+    async def problems(self) -> list[str]:
+        """List what keeps the process from doing all its work."""
+
+
 class Health(BaseModel):
     """Whether the process lives, or does all its work."""
 
@@ -248,8 +270,31 @@ def create_service_app(
                 await on_stop()
             await context.aclose()
 
+    return create_operated_app(context, [*routers, _feed(context)], description=description, lifespan=lifespan)
+
+
+def create_operated_app(
+    context: OperatedContext,
+    routers: Sequence[APIRouter],
+    *,
+    description: str,
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
+) -> FastAPI:
+    """Make an application with problem documents, correlation ids, health and metrics, and nothing that needs a log.
+
+    Parameters
+    ----------
+    context
+        What the application runs in.
+    routers
+        Its own routes.
+    description
+        For the OpenAPI document.
+    lifespan
+        What happens at its start and its end.
+    """
     app = FastAPI(
-        title=f"Stoa: {definition.name}",
+        title=f"Stoa: {context.settings.service}",
         description=description,
         version="0.1.0",
         lifespan=lifespan,
@@ -267,9 +312,9 @@ def create_service_app(
     return app
 
 
-def _operations(context: ProcessContext) -> APIRouter:
+def _operations(context: OperatedContext) -> APIRouter:
     router = APIRouter(tags=["operations"])
-    service = context.log.service
+    service = context.settings.service
 
     @router.get("/healthz", summary="Whether the process lives")
     async def healthz() -> Health:
@@ -286,6 +331,12 @@ def _operations(context: ProcessContext) -> APIRouter:
     async def metrics() -> Response:
         await context.problems()
         return Response(generate_latest(context.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return router
+
+
+def _feed(context: ProcessContext) -> APIRouter:
+    router = APIRouter(tags=["operations"])
 
     @router.get(
         "/events",
@@ -333,7 +384,7 @@ def _document_problems(app: FastAPI) -> None:
 class _RequestMiddleware:
     """Binds correlation id and actor to log lines, and measures the answer."""
 
-    def __init__(self, app: ASGIApp, context: ProcessContext) -> None:
+    def __init__(self, app: ASGIApp, context: OperatedContext) -> None:
         self.app = app
         self.context = context
 
@@ -364,9 +415,8 @@ class _RequestMiddleware:
             finally:
                 seconds = time.perf_counter() - started
                 route = getattr(scope.get("route"), "path", "unmatched")
-                self.context.metrics.requests.labels(self.context.log.service, scope["method"], route, status).observe(
-                    seconds
-                )
+                metrics = self.context.metrics
+                metrics.requests.labels(metrics.service, scope["method"], route, status).observe(seconds)
                 logger = structlog.get_logger(__name__)
                 log = logger.debug if route in {"/healthz", "/readyz", "/metrics", "/events"} else logger.info
                 log("request", method=scope["method"], path=scope["path"], status=status, ms=round(seconds * 1000, 1))
@@ -412,6 +462,28 @@ def serve(definition: ServiceDefinition, *, fd: int | None = None) -> int:
     except (OutdatedSchemaError, DatabaseUnavailableError, ValidationError, OSError) as error:
         sys.stderr.write(f"stoa {definition.name}: {error}\n")
         return 2
+    return run_app(app, settings, context.background.stop.set, fd=fd)
+
+
+def run_app(app: FastAPI, settings: ServiceSettings, on_signal: Callable[[], None], *, fd: int | None = None) -> int:
+    """Serve an application until the process is told to stop.
+
+    Parameters
+    ----------
+    app
+        The application.
+    settings
+        Where it listens, and how long running requests get at the end.
+    on_signal
+        Called at the signal, before the running requests are waited for.
+    fd
+        A listening socket that was opened by the parent process; else host and port of the settings.
+
+    Returns
+    -------
+    int
+        The exit status: 0 after a stop, 2 if the application could not start.
+    """
     listening = socket.socket(fileno=fd) if fd is not None else None
     config = uvicorn.Config(
         app,
@@ -423,6 +495,6 @@ def serve(definition: ServiceDefinition, *, fd: int | None = None) -> int:
         timeout_graceful_shutdown=int(settings.stop_timeout),
         timeout_keep_alive=75,
     )
-    server = _Server(config, context.background.stop.set)
+    server = _Server(config, on_signal)
     server.run(sockets=[listening] if listening else None)
     return 0 if server.started else 2
