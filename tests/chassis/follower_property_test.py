@@ -137,15 +137,13 @@ class Following(RuleBasedStateMachine):
     def append(self, source: str, count: int) -> None:
         self.world.owners[source].append(count)
 
-    @rule(source=sources, data=st.data(), milliseconds=st.integers(0, 8))
-    def deliver(self, source: str, data: st.DataObject, milliseconds: int) -> None:
-        """Deliver any events in any order, some of them twice; the others are lost."""
+    @rule(source=sources, offsets=st.lists(st.integers(-2, 9), max_size=9), milliseconds=st.integers(0, 8))
+    def deliver(self, source: str, offsets: list[int], milliseconds: int) -> None:
+        """Deliver events around the checkpoint in any order, some of them twice; the others are lost."""
         events = self.world.owners[source].events
-        if not events:
-            return
-        near = max(1, self.world.checkpoint(source) - 2)
-        chosen = data.draw(st.lists(st.integers(near, max(near, len(events))), max_size=9))
-        self.bus.deliver(source, [events[position - 1].to_bytes() for position in chosen if position <= len(events)])
+        positions = [self.world.checkpoint(source) + offset for offset in offsets]
+        bodies = [events[position - 1].to_bytes() for position in positions if 1 <= position <= len(events)]
+        self.bus.deliver(source, bodies)
         self.go_on(milliseconds)
 
     @rule(source=sources, milliseconds=st.integers(0, 8))

@@ -52,6 +52,9 @@ _OLDEST_SERVER = (2, 12)
 #: What the headers of a message may take of its size.
 _HEADER_BYTES = 4096
 
+#: How long a connection may take to close.
+_CLOSE_S = 2.0
+
 #: How long a refusal stays visible when the next connection meets none.
 _FORBIDDEN_S = 10.0
 
@@ -199,36 +202,39 @@ class NatsBus:
     async def _keep_connected(self) -> None:
         backoff = Backoff(0.05, 5.0)
         while not self._closing.is_set():
-            if not await wait_any(self._unbroken, self._closing) or self._closing.is_set():
-                continue
-            session = await self._open()
-            if session is None:
-                await wait_any(self._closing, seconds=backoff.next())
-                continue
+            await wait_any(self._unbroken, self._closing)
+            try:
+                session = None if self._closing.is_set() else await self._open()
+                if session is not None:
+                    await self._attend(session)
+                    if not session.refused:
+                        backoff.reset()
+            except Exception as error:
+                self._reason = str(error) or type(error).__name__
+                self._logger.exception("bus connection failed")
+            # A broker that refuses would refuse again at once.
+            delay = backoff.next() + (1.0 if self._forbidden is not None else 0.0)
+            await wait_any(self._closing, seconds=delay)
+
+    async def _attend(self, session: _Session) -> None:
+        """Serve a connection until it is lost, or the bus is closed or broken."""
+        try:
             if self._closing.is_set() or not self._unbroken.is_set():
-                await _close(session.client)
-                continue
+                return
             self._session = session
             for listener in list(self._listeners):
-                with suppress(nats.errors.Error):
-                    await listener.attach(session.client)
+                await listener.attach(session.client)
             self._connected.set()
             self._logger.info("bus connected", server=_address(session.client))
             await wait_any(session.ended, self._closing)
-            if self._closing.is_set():
-                session.end(BusUnavailableError("The bus is closed"))
+        finally:
             self._connected.clear()
             self._forgive()
-            error = session.lost.result()
-            self._reason = str(error)
+            session.end(BusUnavailableError("The bus is closed") if self._closing.is_set() else self._unavailable())
+            self._reason = str(session.lost.result()).rpartition("cannot be reached: ")[2]
             if not self._closing.is_set():
                 self._logger.warning("bus lost", reason=self._reason)
             await _close(session.client)
-            if isinstance(error, BusForbiddenError):
-                # The next connection would meet the same refusal at once.
-                await wait_any(self._closing, seconds=backoff.next() + 1.0)
-            else:
-                backoff.reset()
 
     def _forgive(self) -> None:
         session = self._session
@@ -704,8 +710,10 @@ def _abandon(task: asyncio.Future[Any]) -> None:
 
 
 async def _close(client: Client) -> None:
-    with suppress(nats.errors.Error, OSError):
-        await client.close()
+    """Close a connection, but do not wait for a broker that hangs."""
+    with suppress(nats.errors.Error, OSError, TimeoutError):
+        async with asyncio.timeout(_CLOSE_S):
+            await client.close()
 
 
 def _address(client: Client) -> str:
