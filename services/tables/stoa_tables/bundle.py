@@ -529,7 +529,9 @@ def _refuse_bomb(name: str, root: Node) -> None:
 
 def _plain(value: Any) -> Any:
     """Check that JSON can hold a value."""
-    if value is None or isinstance(value, bool | int | str):
+    if isinstance(value, str):
+        return _plain_text(value)
+    if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
         if value != value or value in {float("inf"), float("-inf")}:  # noqa: PLR0124 - only NaN differs from itself
@@ -539,10 +541,18 @@ def _plain(value: Any) -> Any:
         for key in value:
             if not isinstance(key, str):
                 raise _NotJsonError(f"The key {key!r} is not text; write it in quotes.")
-        return {key: _plain(item) for key, item in value.items()}
+        return {_plain_text(key): _plain(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, bytes):
         return [_plain(item) for item in value]
     raise _NotJsonError(f"It holds a value of the type {type(value).__name__}, which CWL does not know.")
+
+
+def _plain_text(text: str) -> str:
+    """Join the pairs of escapes by which JSON writes one character, and which YAML takes for two."""
+    try:
+        return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError:
+        raise _NotJsonError("It holds text that is no valid Unicode: half of a surrogate pair.") from None
 
 
 # --- the main document -----------------------------------------------------------------------------------------------

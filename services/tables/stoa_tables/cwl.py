@@ -49,6 +49,8 @@ _PROCESS_CLASSES = ("CommandLineTool", "ExpressionTool", "Workflow", "Operation"
 _STREAMS = ("stdin", "stdout", "stderr")
 _PRIMITIVES = ("null", "boolean", "int", "long", "float", "double", "string", "File", "Directory", "Any")
 
+_SURROGATES = re.compile(r"(?<!\\)\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
+
 # Attributes of VOTable's FIELD, as extension fields of CWL's parameters.
 _VOTABLE = re.compile(r"^http://www\.ivoa\.net/xml/VOTable/v[0-9.]+#(unit|ucd|utype)$")
 
@@ -211,6 +213,8 @@ class _Library:
         self._fetcher = _fetcher_class()(bundle)
         self._documents: dict[str, dict[str, Any]] = {}
         self._places: dict[str, dict[str, tuple[int, int]]] = {}
+        #: The requirements that the versions of CWL define which the documents use.
+        self.standard: set[str] = set()
         self.version = _version_of(parse(bundle.main_file, bundle.files[bundle.main_file]), bundle.main_file)
 
     def process(self, uri: str) -> Any:
@@ -269,6 +273,7 @@ class _Library:
             for requirement in module.ProcessRequirement.__subclasses__()
             if str(module._vocab.get(requirement.__name__)).startswith("https://w3id.org/cwl/cwl#")  # noqa: SLF001 - nowhere else
         }
+        self.standard |= known
         if problems := list(_raw_problems(document, name, self._bundle, known)):
             raise InvalidWorkflowError(*problems[:_MAX_PROBLEMS])
         self._places[name] = dict(_index(document))
@@ -333,9 +338,17 @@ def _list(value: Any) -> list[Any]:
 def _packed_types(entry: Any, types: list[Any]) -> list[Any]:
     """Resolve an import from within the same packed document; packing leaves a type only where it is used first."""
     target = entry.get("$import") if isinstance(entry, Mapping) else None
-    if not isinstance(target, str) or not target.startswith("#"):
-        return [entry]
-    return [found for found in types if found["name"] == target or str(found["name"]).startswith(f"{target}/")]
+    found = [entry]
+    if isinstance(target, str) and target.startswith("#"):
+        found = [
+            known
+            for known in types
+            if target in (known.get("id"), known["name"]) or str(known["name"]).startswith(f"{target}/")
+        ]
+    # The file that a type came from is noted in a field that CWL does not know.
+    return [
+        {key: value for key, value in one.items() if key != "id"} if isinstance(one, Mapping) else one for one in found
+    ]
 
 
 def _version_of(parsed: Any, name: str, default: str | None = None) -> str:
@@ -361,7 +374,8 @@ def _with_lines(text: str) -> Any:
             return json.loads(without_interpreter(text))
         except ValueError:
             pass
-    return yaml_no_ts().load(text)
+    # YAML takes the two escapes by which JSON writes one character for two characters.
+    return yaml_no_ts().load(_SURROGATES.sub(lambda pair: json.loads(f'"{pair[0]}"'), text))
 
 
 def _index(document: Any) -> Iterator[tuple[str, tuple[int, int]]]:
@@ -496,7 +510,7 @@ def _requirement_problems(process: Mapping[str, Any], name: str, known: set[str]
 
 def _guess(word: str, known: Sequence[str] | set[str]) -> str:
     """End a sentence, with what was probably meant."""
-    close = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.7)
+    close = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.65)
     return f"; did you mean {close[0]!r}?" if close else "."
 
 
@@ -677,7 +691,7 @@ class _Visit:
             is_known = not isinstance(requirement, Mapping)
             name = type(requirement).__name__ if is_known else str(requirement.get("class", ""))
             if name:
-                self.requirements.add(name)
+                self.requirements.add(f"cwltool:{name}" if is_known and name not in self._library.standard else name)
             if (
                 name == "DockerRequirement"
                 and is_known
