@@ -55,7 +55,7 @@ def serve(service: str, fd: int | None, upgrade: bool, with_parent: bool, data: 
     functions = administration(data)
     try:
         definition = functions.load_service(service)
-        if upgrade:
+        if upgrade and definition.migrations is not None:
             functions.migrate(service)
     except functions.UnknownServiceError as error:
         raise Refused(str(error)) from error
