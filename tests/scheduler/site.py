@@ -9,11 +9,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import sqlalchemy as sa
 import structlog
 
 from stoa_chassis.database import Database
-from stoa_chassis.log import Log, Origin, read_checkpoint, write_checkpoint
+from stoa_chassis.follower import Follower, http_feed
+from stoa_chassis.log import Log, Origin, read_checkpoint
 from stoa_chassis.memory_bus import MemoryBroker, MemoryBus
 from stoa_chassis.metrics import Metrics
 from stoa_chassis.migrations import upgrade
@@ -63,6 +65,15 @@ class Site:
             metrics=Metrics("scheduler"),
             clock=lambda: self.now,
         )
+        self.follower = Follower(
+            self.projection.name,
+            ["tables", "executor"],
+            bus=self.bus,
+            database=self.database,
+            log=self.events.log,
+            apply=lambda connection, envelope: self.policy.apply(connection, envelope),
+            feed=http_feed({}, httpx.AsyncClient()),
+        )
         self.policy = Policy(
             self.events,
             run_lease=timedelta(seconds=self.settings.run_lease),
@@ -80,17 +91,13 @@ class Site:
 
     def deliver(self, neighbour: Neighbour, limit: int = 1_000_000) -> int:
         """Apply a neighbour's next events, as the follower does it."""
-        name = self.projection.name
-        with self.database.writing() as connection:
-            position = read_checkpoint(connection, name, neighbour.service)
-            envelopes = neighbour.envelopes[position : position + limit]
-            for envelope in envelopes:
-                head = self.events.log.head(connection)
-                place = envelope.log_position
-                self.policy.apply(connection, envelope)
-                self.events.log.record_consumption(connection, name, neighbour.service, place, place, own_position=head)
-                write_checkpoint(connection, name, neighbour.service, place)
-        return len(envelopes)
+        source = neighbour.service
+        with self.database.reading() as connection:
+            begin = position = read_checkpoint(connection, self.projection.name, source)
+        while batch := neighbour.envelopes[position : min(position + 500, begin + limit)]:
+            with self.database.writing() as connection:
+                position = self.follower._sources[source]._apply(connection, batch).position
+        return position - begin
 
     def deliver_all(self) -> None:
         self.deliver(self.tables)

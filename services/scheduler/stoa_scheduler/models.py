@@ -117,7 +117,7 @@ job = sa.Table(
     sa.Column("host", sa.String(255)),
     sa.Column("usage", sa.JSON(none_as_null=True)),
     sa.Column("log", sa.JSON(none_as_null=True), doc="A FileReference"),
-    sa.Column("earlier", sa.JSON, nullable=False, doc="Earlier attempts, first one first: domain.Attempt"),
+    sa.Column("earlier", sa.JSON(none_as_null=True), doc="Earlier attempts, first one first: domain.Attempt"),
     # The first index gives the next jobs of one group in row order, the second one the retries that are due.
     sa.Index("ix_job_next", "state", "table_id", "requested_by", "priority", "not_before", "row"),
     sa.Index("ix_job_retries", "state", "not_before"),

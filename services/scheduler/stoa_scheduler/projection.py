@@ -316,7 +316,6 @@ def _job_queued(step: _Step, event: scheduler.JobQueued) -> None:
             "causationid": envelope.id,
             "traceparent": envelope.traceparent,
             "queued": envelope.time,
-            "earlier": [],
         }
         for job in event.jobs
     ]
@@ -414,7 +413,7 @@ def _try_again(step: _Step, job: Any, event: executor.JobFinished) -> None:
         "not_before": retry_time(event.job, next_attempt, event.finished),
         "host": None,
         "started": None,
-        "earlier": [*job.earlier, ended.model_dump(mode="json")],
+        "earlier": [*(job.earlier or ()), ended.model_dump(mode="json")],
     }
     step.execute(sa.update(step.s.job).where(step.s.job.c.id == event.job).values(**values))
     step.row_status(job, "queued")

@@ -47,6 +47,12 @@ _summary = (
     job.c.host,
 )
 
+# Written once, because they run for every job.
+_of_attempt = (dispatch.c.job == sa.bindparam("b_job"), dispatch.c.attempt <= sa.bindparam("b_attempt"))
+_attempt_started = sa.update(dispatch).where(*_of_attempt).values(started=True, due=sa.bindparam("b_due"))
+_attempt_ended = sa.delete(dispatch).where(*_of_attempt)
+_withdraw = sa.delete(dispatch).where(dispatch.c.job == sa.bindparam("b_job"))
+
 
 class SchedulerStore:
     """What the scheduler reads from its database, and what it writes there beside its log and read model.
@@ -192,7 +198,7 @@ class SchedulerStore:
             raise NotFoundError(msg)
         values = dict(found)
         values["state"] = values.pop("seen_state")
-        attempts = [Attempt.model_validate(item) for item in values.pop("earlier")]
+        attempts = [Attempt.model_validate(item) for item in values.pop("earlier") or ()]
         if values["usage"] is not None:
             last = {
                 name: values[name]
@@ -307,18 +313,16 @@ class SchedulerStore:
 
     def attempt_started(self, job_id: str, attempt: int, due: datetime) -> None:
         """Note that an attempt that was handed out runs."""
-        where = (dispatch.c.job == job_id, dispatch.c.attempt <= attempt)
-        self._connection.execute(sa.update(dispatch).where(*where).values(started=True, due=due))
+        self._connection.execute(_attempt_started, {"b_job": job_id, "b_attempt": attempt, "b_due": due})
 
     def attempt_ended(self, job_id: str, attempt: int) -> None:
         """Forget an attempt that was handed out."""
-        where = (dispatch.c.job == job_id, dispatch.c.attempt <= attempt)
-        self._connection.execute(sa.delete(dispatch).where(*where))
+        self._connection.execute(_attempt_ended, {"b_job": job_id, "b_attempt": attempt})
 
     def withdraw(self, jobs: Sequence[str]) -> None:
         """Forget that jobs were handed out, whatever the attempt."""
-        for piece in _pieces(jobs):
-            self._connection.execute(sa.delete(dispatch).where(dispatch.c.job.in_(piece)))
+        if jobs:
+            self._connection.execute(_withdraw, [{"b_job": job_id} for job_id in jobs])
 
 
 def _pieces(items: Sequence[Any]) -> Iterable[Sequence[Any]]:

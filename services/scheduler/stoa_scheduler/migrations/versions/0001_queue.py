@@ -79,7 +79,7 @@ def upgrade() -> None:
         sa.Column("host", sa.String(255)),
         sa.Column("usage", sa.JSON),
         sa.Column("log", sa.JSON),
-        sa.Column("earlier", sa.JSON, nullable=False),
+        sa.Column("earlier", sa.JSON),
         sa.PrimaryKeyConstraint("id", name="pk_job"),
     )
     op.create_index("ix_job_next", "job", ["state", "table_id", "requested_by", "priority", "not_before", "row"])
