@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from stoa_chassis.bus import Bus
     from tests.support.brokers import Broker
 
 __all__ = ["broker", "made_broker"]

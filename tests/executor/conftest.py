@@ -96,7 +96,8 @@ def make_pool(tmp_path: Path) -> Callable[..., EnginePool]:
     """Give a maker of pools that work below the test's directory."""
 
     def make(**options: Any) -> EnginePool:
-        return EnginePool(**{"workers": 1, "directory": tmp_path / "engines"} | options)
+        options = {"workers": 1, "directory": tmp_path / "engines", **options}
+        return EnginePool(**options)
 
     return make
 

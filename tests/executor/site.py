@@ -181,7 +181,7 @@ class RunningExecutor:
 
     async def events(self) -> list[Envelope]:
         """Read its log."""
-        return await self.context.database.read(lambda connection: self.context.log.read(connection))
+        return await self.context.database.read(self.context.log.read)
 
     async def finished(self, *requests: JobRequest, seconds: float = 30.0) -> list[dict[str, Any]]:
         """Wait for the outcomes of jobs, and give the data of their events."""

@@ -11,7 +11,7 @@ import sys
 from collections.abc import AsyncIterator
 from hashlib import sha256
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import given, settings
@@ -167,7 +167,7 @@ def test_content_is_on_disk_before_its_name(store: FileStore, monkeypatch: pytes
         done.append("directory" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
         fsync(handle)
 
-    def noted_link(*arguments: str, **options: bool) -> None:
+    def noted_link(*arguments: Any, **options: Any) -> None:
         done.append("name")
         link(*arguments, **options)
 

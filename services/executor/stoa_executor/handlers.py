@@ -15,7 +15,7 @@ from stoa_chassis.problems import problem_responses
 from stoa_executor.factory import Context, ExecutorContext
 from stoa_executor.live import follow_log
 from stoa_executor.media import is_shown, media_type
-from stoa_executor.problems import FileTooLargeProblem, InvalidDigestError, NotFoundError
+from stoa_executor.problems import FileTooLargeProblem, InvalidDigestError, InvalidUploadError, NotFoundError
 from stoa_executor.store import FileTooLargeError, StoredFile, is_digest
 
 __all__ = ["router"]
@@ -50,7 +50,7 @@ class UploadedFile(BaseModel):
     status_code=201,
     tags=["files"],
     summary="Store a file",
-    responses=problem_responses(FileTooLargeProblem),
+    responses=problem_responses(FileTooLargeProblem, InvalidUploadError),
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -76,7 +76,7 @@ async def upload_file(context: Context, request: Request, response: Response, na
                 part = form.get("file")
                 if not isinstance(part, UploadFile):
                     msg = "The form has no part 'file'."
-                    raise NotFoundError(msg)
+                    raise InvalidUploadError(msg)
                 name = name or part.filename
                 stored = await context.store.put_stream(_pieces(part), limit=limit)
         else:
@@ -87,9 +87,9 @@ async def upload_file(context: Context, request: Request, response: Response, na
     return _described(stored, name)
 
 
-@router.api_route(
+@router.head("/files/{sha256}", name="head_file", include_in_schema=False)
+@router.get(
     "/files/{sha256}",
-    methods=["GET", "HEAD"],
     tags=["files"],
     summary="A file by its content",
     response_class=FileResponse,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stoa_chassis.problems import Problem
 
-__all__ = ["FileTooLargeProblem", "InvalidDigestError", "NotFoundError"]
+__all__ = ["FileTooLargeProblem", "InvalidDigestError", "InvalidUploadError", "NotFoundError"]
 
 
 class NotFoundError(Problem):
@@ -29,3 +29,11 @@ class FileTooLargeProblem(Problem):
     status = 413
     code = "file-too-large"
     title = "The file is too large"
+
+
+class InvalidUploadError(Problem):
+    """The upload holds no file."""
+
+    status = 422
+    code = "invalid-upload"
+    title = "The upload holds no file"
