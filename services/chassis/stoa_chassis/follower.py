@@ -27,16 +27,22 @@ if TYPE_CHECKING:
     from stoa_chassis.log import Log
     from stoa_chassis.metrics import Metrics
 
-__all__ = ["Apply", "Feed", "FeedUnavailableError", "Follower", "http_feed"]
+__all__ = ["Apply", "ApplyAll", "Feed", "FeedUnavailableError", "Follower", "http_feed"]
 
 #: Applies one event in the transaction that notes that it was applied.
 Apply = Callable[["sa.Connection", Envelope], None]
+
+#: Applies several events in their order, with the same effect as one after the other.
+ApplyAll = Callable[["sa.Connection", "Sequence[Envelope]"], None]
 
 #: Gives a source's events beyond a position, at most so many: ``feed(source, after, limit)``. Empty at the log's end.
 Feed = Callable[[str, int, int], Awaitable[list[Envelope]]]
 
 #: A transaction holds the service's one writer: after so many seconds it makes room for commands.
 _TRANSACTION_S = 0.1
+
+#: So many events are applied together at most, for the same reason.
+_TOGETHER = 100
 
 
 class FeedUnavailableError(Exception):
@@ -131,6 +137,8 @@ class Follower:
         Applies one event. What it raises is reported, and the event is tried again: it is never skipped.
     feed
         Where events come from when the bus does not have them, or is gone.
+    apply_all
+        Applies several events at a lower cost. Where it fails, they are applied one by one, to tell which of them it is.
     metrics
         Counts the applied events.
     batch
@@ -154,6 +162,7 @@ class Follower:
         log: Log,
         apply: Apply,
         feed: Feed,
+        apply_all: ApplyAll | None = None,
         metrics: Metrics | None = None,
         batch: int = 500,
         wait: float = 0.5,
@@ -166,6 +175,7 @@ class Follower:
         self.log = log
         self.apply = apply
         self.feed = feed
+        self.apply_all = apply_all
         self.metrics = metrics
         self.batch = batch
         self.wait = wait
@@ -411,6 +421,36 @@ class _Source:
 
     def _apply(self, connection: sa.Connection, batch: Sequence[Envelope]) -> _Applied:
         """Apply a batch in a transaction: the position it begins at is the one that is committed, not the one we know."""
+        together = self._apply_together(connection, batch)
+        return self._apply_each(connection, batch) if together is None else together
+
+    def _apply_together(self, connection: sa.Connection, batch: Sequence[Envelope]) -> _Applied | None:
+        """Apply what is next at once, or say that it has to be applied one by one."""
+        follower, source = self._follower, self._source
+        if follower.apply_all is None:
+            return None
+        begin = read_checkpoint(connection, follower.name, source)
+        some = [envelope for envelope in batch if envelope.log_position > begin][:_TOGETHER]
+        # A batch has no gap within, but the database may say that we are not where we believed.
+        if not some or some[0].log_position != begin + 1:
+            return None
+        own_position = follower.log.head(connection)
+        try:
+            with connection.begin_nested():
+                follower.apply_all(connection, some)
+        except OperationalError:
+            raise  # the database's own affair
+        except Exception as error:  # noqa: BLE001 - applied one by one, the event at fault says it again
+            self._logger.warning("events are applied one by one", reason=f"{type(error).__name__}: {error}")
+            return None
+        position = some[-1].log_position
+        follower.log.record_consumption(
+            connection, follower.name, source, begin + 1, position, own_position=own_position
+        )
+        write_checkpoint(connection, follower.name, source, position)
+        return _Applied(position, len(some))
+
+    def _apply_each(self, connection: sa.Connection, batch: Sequence[Envelope]) -> _Applied:
         follower, source = self._follower, self._source
         begin = position = read_checkpoint(connection, follower.name, source)
         noted, own_position = begin, follower.log.head(connection)

@@ -171,7 +171,7 @@ class Log:
         connection: sa.Connection,
         stream: str,
         events: Sequence[Event],
-        origin: Origin,
+        origin: Origin | Sequence[Origin],
         *,
         expected_version: int | None = None,
     ) -> list[Envelope]:
@@ -186,7 +186,7 @@ class Log:
         events
             Facts, in their order.
         origin
-            Who and why.
+            Who and why: of all events, or of each.
         expected_version
             The version at which the caller saw the stream.
 
@@ -209,7 +209,8 @@ class Log:
         position, chain = (last.position, last.chain) if last else (0, CHAIN_START)
         now = datetime.now(UTC)
         envelopes, rows = [], []
-        for offset, fact in enumerate(events, start=1):
+        origins = [origin] * len(events) if isinstance(origin, Origin) else origin
+        for offset, (fact, cause) in enumerate(zip(events, origins, strict=True), start=1):
             envelope = Envelope(
                 id=new_id(),
                 source=self.source,
@@ -219,10 +220,10 @@ class Log:
                 dataschema=fact.event_type.dataschema,
                 position=str(position + offset),
                 streamversion=version + offset,
-                actor=origin.actor,
-                correlationid=origin.correlationid,
-                causationid=origin.causationid,
-                traceparent=origin.traceparent,
+                actor=cause.actor,
+                correlationid=cause.correlationid,
+                causationid=cause.causationid,
+                traceparent=cause.traceparent,
                 data=fact.model_dump(mode="json"),
             )
             chain = _link(chain, envelope.to_bytes())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import sqlalchemy as sa
 from sqlalchemy.sql.elements import quoted_name
@@ -14,7 +14,7 @@ from stoa_chassis.log import Consumption, Log, Origin
 from stoa_contracts.envelope import Envelope
 from stoa_contracts.registry import Event
 
-__all__ = ["EventStore", "Projection", "ReadModel", "Rebuilt", "compare", "rebuild"]
+__all__ = ["BatchProjection", "EventStore", "Projection", "ReadModel", "Rebuilt", "compare", "rebuild"]
 
 #: The tables of a read model by name: the ones that serve, or their shadows during a rebuild.
 ReadModel = Mapping[str, sa.Table]
@@ -42,6 +42,24 @@ class Projection(Protocol):
         """Change the read model by one event, of this service or of another."""
 
 
+@runtime_checkable
+class BatchProjection(Projection, Protocol):
+    """A projection that takes several events at once faster than one after the other, with the same result."""
+
+    def apply_all(self, connection: sa.Connection, tables: ReadModel, envelopes: Sequence[Envelope]) -> None:
+        """Change the read model by events in their order."""
+
+
+def _apply_all(
+    projection: Projection, connection: sa.Connection, tables: ReadModel, envelopes: Sequence[Envelope]
+) -> None:
+    if isinstance(projection, BatchProjection):
+        projection.apply_all(connection, tables, envelopes)
+    else:
+        for envelope in envelopes:
+            projection.apply(connection, tables, envelope)
+
+
 class EventStore:
     """A log and the read model that is changed in the same transaction.
 
@@ -63,11 +81,11 @@ class EventStore:
         connection: sa.Connection,
         stream: str,
         events: Sequence[Event],
-        origin: Origin,
+        origin: Origin | Sequence[Origin],
         *,
         expected_version: int | None = None,
     ) -> list[Envelope]:
-        """Append events to a stream and change the read model by them.
+        """Append events to a stream and change the read model by them; ``origin`` is that of all events, or of each.
 
         Raises
         ------
@@ -75,8 +93,7 @@ class EventStore:
             If the stream is not at the expected version.
         """
         envelopes = self.log.append(connection, stream, events, origin, expected_version=expected_version)
-        for envelope in envelopes:
-            self.projection.apply(connection, self.tables, envelope)
+        _apply_all(self.projection, connection, self.tables, envelopes)
         return envelopes
 
     def observe(self, connection: sa.Connection, envelope: Envelope) -> None:
@@ -220,8 +237,7 @@ class _Replay:
 
     def run(self, connection: sa.Connection, item: Consumption | None, envelopes: Sequence[Envelope]) -> None:
         """Apply planned events to the shadow."""
-        for envelope in envelopes:
-            self.projection.apply(connection, self.tables, envelope)
+        _apply_all(self.projection, connection, self.tables, envelopes)
         self.events += len(envelopes)
         if item is None:
             self.position = envelopes[-1].log_position

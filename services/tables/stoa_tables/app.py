@@ -66,7 +66,8 @@ def _document_bodies(app: FastAPI) -> None:
             schemas[model.__name__] = schema
         return document
 
-    app.openapi = openapi  # type: ignore[method-assign] - FastAPI's documented way to extend the document
+    # FastAPI's documented way to extend the document.
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 SERVICE = ServiceDefinition(

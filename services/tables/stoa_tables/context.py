@@ -48,6 +48,7 @@ class TablesContext(ProcessContext):
             database=self.database,
             log=self.log,
             apply=policy.apply,
+            apply_all=policy.apply_all,
             feed=http_feed({source: self.settings.service_urls[source] for source in SOURCES}, self.http),
             metrics=self.metrics,
         )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stoa_contracts.canonical import canonical_json
+from stoa_contracts.events.tables import OutputsRecorded, StatusChange
 from stoa_contracts.types import Column, RowStatus, TableKind, Values
 from stoa_tables.elements import split
 
@@ -103,6 +104,27 @@ class Row:
     def superseded(self, job: str) -> bool:
         """Tell whether the row has a newer job: ids of jobs sort by the time they were made."""
         return self.job is not None and job < self.job
+
+    def with_status(self, change: StatusChange) -> Row:
+        """Give the row as it is after a change of its status."""
+        job = (self.job, self.attempt) if change.job is None else (change.job, change.attempt)
+        return replace(self, status=change.status, reason=change.reason, job=job[0], attempt=job[1])
+
+    def with_outputs(self, event: OutputsRecorded) -> Row:
+        """Give the row as it is after outputs were recorded that belong to it."""
+        newest = self.job is None or event.job >= self.job
+        return replace(
+            self,
+            status="current",
+            reason=None,
+            outputs=event.outputs,
+            elements=event.elements,
+            outputs_revision=event.revision,
+            outputs_version=event.workflow_version,
+            outputs_job=event.job,
+            job=event.job if newest else self.job,
+            attempt=event.attempt if newest else self.attempt,
+        )
 
 
 @dataclass(frozen=True, slots=True)

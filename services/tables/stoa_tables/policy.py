@@ -9,7 +9,8 @@ queued. Ids of jobs sort by the time they were made, which tells a job that is n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
@@ -25,6 +26,7 @@ from stoa_contracts.types import RowStatus
 from stoa_tables.cascade import Recorder
 from stoa_tables.domain import Row, Table, same
 from stoa_tables.elements import split
+from stoa_tables.store import Store
 
 __all__ = ["SOURCES", "JobPolicy", "cancelled", "failed", "queued", "recorded", "started"]
 
@@ -133,63 +135,153 @@ class JobPolicy:
     def __init__(self, events: EventStore, *, event_bytes: int) -> None:
         self._events = events
         self._event_bytes = event_bytes
-        self._react: dict[type, Callable[[Recorder, Table, Any], None]] = {
-            JobQueued: self._queued,
-            JobStarted: self._started,
-            JobFinished: self._finished,
-            JobCancelled: self._cancelled,
-        }
 
     def apply(self, connection: sa.Connection, envelope: Envelope) -> None:
         """React to one event of another service."""
-        if envelope.type not in _CONCERNED:
-            return
-        event = envelope.event()
+        self.apply_all(connection, [envelope])
+
+    def apply_all(self, connection: sa.Connection, envelopes: Sequence[Envelope]) -> None:
+        """React to events of another service in their order, at a lower cost than to one after the other."""
+        concerned = [envelope for envelope in envelopes if envelope.type in _CONCERNED]
+        if concerned:
+            batch = _Batch(connection, self._events, self._event_bytes, concerned)
+            for envelope, event in zip(concerned, batch.parsed, strict=True):
+                batch.react(envelope, event)
+            batch.record()
+
+
+@dataclass
+class _Affected:
+    """A table, its rows as they are after what was decided, and what was not recorded yet."""
+
+    table: Table
+    rows: dict[int, Row | None]
+    has_children: bool
+    changes: list[StatusChange] = field(default_factory=list)
+    outputs: list[tuple[Origin, OutputsRecorded]] = field(default_factory=list)
+
+    def change(self, changes: list[StatusChange]) -> None:
+        self.changes += changes
+        for change in changes:
+            row = self.rows[change.row]
+            self.rows[change.row] = row and row.with_status(change)
+
+
+class _Batch:
+    """What several events of another service mean, in one transaction.
+
+    Status changes of several rows become one event of ours, where the same request caused them.
+    """
+
+    def __init__(
+        self, connection: sa.Connection, events: EventStore, event_bytes: int, envelopes: Sequence[Envelope]
+    ) -> None:
+        self.parsed = [envelope.event() for envelope in envelopes]
+        self._connection = connection
+        self._events = events
+        self._event_bytes = event_bytes
+        self._store = Store(connection, events.tables)
+        self._concerned: dict[str, set[int]] = {}
+        for envelope, event in zip(envelopes, self.parsed, strict=True):
+            self._concerned.setdefault(envelope.subject, set()).update(_rows_of(event))
+        self._affected: dict[str, _Affected | None] = {}
+        self._origin: Origin | None = None
+        self._changed: tuple[str, set[int]] | None = None
+        self._last_outputs: str | None = None
+
+    def react(self, envelope: Envelope, event: Any) -> None:
+        """Decide what one event means."""
         origin = Origin(envelope.actor, envelope.correlationid, envelope.id, envelope.traceparent)
-        recorder = Recorder(connection, self._events, origin, event_bytes=self._event_bytes)
-        table = recorder.store.table(envelope.subject)
-        if table is None:
-            structlog.get_logger(__name__).debug(
-                "a job of a table that is gone", table=envelope.subject, type=envelope.type
-            )
+        if self._origin and (origin.actor, origin.correlationid) != (self._origin.actor, self._origin.correlationid):
+            self.record()
+        if self._changed and self._changed[0] != envelope.subject:
+            # What follows from the rows of one table may change the rows of this one.
+            self.record()
+        self._origin = origin
+        affected = self._find(envelope.subject)
+        if affected is None:
+            logger = structlog.get_logger(__name__)
+            logger.debug("a job of a table that is gone", table=envelope.subject, type=envelope.type)
             return
-        self._react[type(event)](recorder, table, event)
+        if affected.outputs and not {outputs.row for _, outputs in affected.outputs}.isdisjoint(_rows_of(event)):
+            # A row's events stay in their order.
+            self._record(affected)
+        if isinstance(event, JobFinished) and event.outcome == "success":
+            self._finished(affected, event, origin)
+        else:
+            affected.change(_decide(affected, event))
 
-    def _queued(self, recorder: Recorder, table: Table, event: JobQueued) -> None:
-        rows = recorder.store.rows(table.id, [job.row for job in event.jobs])
-        self._change(recorder, table, queued(table, rows, event))
+    def _find(self, table: str) -> _Affected | None:
+        if table not in self._affected:
+            found = self._store.table(table)
+            if found is None:
+                self._affected[table] = None
+            else:
+                rows: dict[int, Row | None] = dict.fromkeys(self._concerned[table])
+                rows |= self._store.rows(table, self._concerned[table])
+                self._affected[table] = _Affected(found, rows, bool(self._store.links_from(table)))
+        return self._affected[table]
 
-    def _cancelled(self, recorder: Recorder, table: Table, event: JobCancelled) -> None:
-        rows = recorder.store.rows(table.id, [job.row for job in event.jobs])
-        self._change(recorder, table, cancelled(rows, event))
-
-    def _started(self, recorder: Recorder, table: Table, event: JobStarted) -> None:
-        self._change(recorder, table, started(table, recorder.store.row(table.id, event.row), event))
-
-    def _finished(self, recorder: Recorder, table: Table, event: JobFinished) -> None:
-        row = recorder.store.row(table.id, event.row)
-        if event.outcome != "success":
-            self._change(recorder, table, failed(table, row, event))
-            return
+    def _finished(self, affected: _Affected, event: JobFinished, origin: Origin) -> None:
+        table, row = affected.table, affected.rows[event.row]
         outputs = recorded(table, row, event)
-        if outputs is None or recorder.store.has_outcome(table.id, event.row, event.job):
+        if row is None or outputs is None:
             return
-        recorder.record(table.id, [outputs])
-        belongs = (
-            row is not None and row.revision == event.revision and table.workflow_version == event.workflow_version
-        )
-        if belongs and outputs.differs:
-            recorder.follow(table.id, [event.row])
+        belongs = row.revision == event.revision and table.workflow_version == event.workflow_version
+        # The outcome of a job that is newer than the row's outputs cannot have been recorded before.
+        is_news = belongs and (row.outputs_job is None or event.job > row.outputs_job)
+        if not is_news and (
+            any(event.job == known.job for _, known in affected.outputs)
+            or self._store.has_outcome(table.id, event.row, event.job)
+        ):
+            return
+        affected.outputs.append((origin, outputs))
+        if belongs:
+            affected.rows[event.row] = row.with_outputs(outputs)
+            if outputs.differs and affected.has_children:
+                self._changed = self._changed or (table.id, set())
+                self._changed[1].add(event.row)
 
-    @staticmethod
-    def _change(recorder: Recorder, table: Table, changes: list[StatusChange]) -> None:
-        recorder.record(
-            table.id,
-            [
-                RowStatusChanged(table=table.id, changes=changes[start : start + _MAX_CHANGES])
+    def record(self) -> None:
+        """Record everything that was decided, and what follows from it in other tables."""
+        for affected in self._affected.values():
+            if affected is not None:
+                self._record(affected)
+        if self._changed is not None and self._origin is not None:
+            (table, rows), self._changed = self._changed, None
+            origin = self._origin
+            cause = Origin(origin.actor, origin.correlationid, self._last_outputs, origin.traceparent)
+            recorder = Recorder(self._connection, self._events, cause, event_bytes=self._event_bytes)
+            recorder.follow(table, rows)
+            # Rows of other tables are not what they were.
+            self._affected.clear()
+
+    def _record(self, affected: _Affected) -> None:
+        table = affected.table.id
+        if affected.changes and self._origin is not None:
+            changes, affected.changes = affected.changes, []
+            events = [
+                RowStatusChanged(table=table, changes=changes[start : start + _MAX_CHANGES])
                 for start in range(0, len(changes), _MAX_CHANGES)
-            ],
-        )
+            ]
+            self._events.record(self._connection, table, events, self._origin)
+        if affected.outputs:
+            outputs, affected.outputs = affected.outputs, []
+            origins = [origin for origin, _ in outputs]
+            envelopes = self._events.record(self._connection, table, [event for _, event in outputs], origins)
+            self._last_outputs = envelopes[-1].id
+
+
+def _decide(affected: _Affected, event: JobQueued | JobCancelled | JobStarted | JobFinished) -> list[StatusChange]:
+    if isinstance(event, JobQueued | JobCancelled):
+        known = {job.row: row for job in event.jobs if (row := affected.rows[job.row]) is not None}
+        return queued(affected.table, known, event) if isinstance(event, JobQueued) else cancelled(known, event)
+    row = affected.rows[event.row]
+    return started(affected.table, row, event) if isinstance(event, JobStarted) else failed(affected.table, row, event)
+
+
+def _rows_of(event: Any) -> list[int]:
+    return [job.row for job in event.jobs] if isinstance(event, JobQueued | JobCancelled) else [event.row]
 
 
 _CONCERNED = {event.event_type.type for event in (JobQueued, JobStarted, JobFinished, JobCancelled)}

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, get_args
 
 import sqlalchemy as sa
 
 from stoa_chassis.projection import ReadModel
 from stoa_contracts.envelope import Envelope
 from stoa_contracts.events import tables as events
-from stoa_contracts.types import Derivation, LinkSpecification
+from stoa_contracts.types import Derivation, LinkSpecification, RowStatus
 from stoa_tables.derivation import join_key, side_columns
-from stoa_tables.domain import Row, items
+from stoa_tables.domain import Row, Table, items
 from stoa_tables.elements import split
 from stoa_tables.models import NO_ELEMENT, read_model
 from stoa_tables.store import Store, chunks
@@ -32,50 +34,231 @@ class TablesProjection:
 
     def apply(self, connection: sa.Connection, tables: ReadModel, envelope: Envelope) -> None:
         """Change the read model by one event."""
-        if envelope.service != "tables":
-            return
-        event = envelope.event()
-        evolve = _EVOLVE.get(type(event))
-        if evolve is not None:
-            evolve(_Evolution(connection, tables, envelope), event)
+        self.apply_all(connection, tables, [envelope])
+
+    def apply_all(self, connection: sa.Connection, tables: ReadModel, envelopes: Sequence[Envelope]) -> None:
+        """Change the read model by events in their order."""
+        batch = _Batch(connection, tables)
+        for envelope in envelopes:
+            if envelope.service == "tables":
+                batch.apply(envelope)
+        batch.flush()
 
 
-class _Evolution:
-    """One event on its way into the read model."""
+@dataclass(slots=True)
+class _State:
+    """What most events need to know of a row."""
 
-    def __init__(self, connection: sa.Connection, tables: ReadModel, envelope: Envelope) -> None:
+    revision: int
+    status: str
+    job: str | None
+    attempt: int | None
+    elements: int | None
+
+
+class _Statements:
+    """Built once: building a statement costs more than running it."""
+
+    def __init__(self, tables: ReadModel) -> None:
+        row, element, event = tables["row"], tables["element"], tables["row_event"]
+        count, link, parent = tables["status_count"], tables["link"], tables["link_parent"]
+        mine = sa.and_(row.c.table_id == sa.bindparam("table_"), row.c.row == sa.bindparam("row_"))
+        self.insert = {name: sa.insert(table) for name, table in tables.items()}
+        self.states = sa.select(
+            row.c.row, row.c.revision, row.c.status, row.c.job, row.c.attempt, row.c.elements
+        ).where(row.c.table_id == sa.bindparam("table"), row.c.row.in_(sa.bindparam("rows", expanding=True)))
+
+        def update(*names: str) -> sa.Update:
+            values = {name: sa.bindparam(f"{name}_", type_=row.c[name].type) for name in names}
+            return sa.update(row).where(mine).values(values)
+
+        self.status = update("status", "reason")
+        self.job_status = update("status", "reason", "job", "attempt")
+        self.outputs = update(
+            "status",
+            "reason",
+            "outputs",
+            "elements",
+            "outputs_revision",
+            "outputs_version",
+            "outputs_job",
+            "job",
+            "attempt",
+        )
+        self.edit = update("revision", "inputs", "status", "reason", "corrected")
+        self.derivation = update("link", "key", "left_row", "left_element", "right_row", "right_element")
+        self.count = (
+            sa.update(count)
+            .where(count.c.table_id == sa.bindparam("table_"), count.c.status == sa.bindparam("status_"))
+            .values(n=count.c.n + sa.bindparam("change"))
+        )
+        self.delete_elements = sa.delete(element).where(
+            element.c.table_id == sa.bindparam("table_"), element.c.row == sa.bindparam("row_")
+        )
+        self.joins = (
+            sa.select(link.c.specification, parent.c.side)
+            .join_from(parent, link, parent.c.link == link.c.link)
+            .where(parent.c.table_id == sa.bindparam("table"), link.c.kind != "keyed")
+            .order_by(link.c.link, parent.c.side)
+        )
+        self.remember = sa.insert(event)
+
+
+@lru_cache(maxsize=8)
+def _statements(row: sa.Table) -> _Statements:
+    # The shadows of a rebuild differ from the tables that serve in a prefix of their names.
+    prefix = row.name.removesuffix("row")
+    return _Statements({name.removeprefix(prefix): table for name, table in row.metadata.tables.items()})
+
+
+class _Batch:
+    """Events on their way into the read model.
+
+    The frequent events, those of jobs, are gathered and written together; the others write what was gathered first and
+    then go their own way.
+    """
+
+    def __init__(self, connection: sa.Connection, tables: ReadModel) -> None:
         self.connection = connection
         self.tables = tables
+        self.store = Store(connection, tables)
+        self.statements = _statements(tables["row"])
+        self._tables: dict[str, Table | None] = {}
+        self._states: dict[tuple[str, int], _State | None] = {}
+        self._updates: list[tuple[sa.Update, list[dict[str, Any]]]] = []
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._events: list[dict[str, Any]] = []
+        self._gone_elements: list[dict[str, Any]] = []
+        self._new_elements: list[dict[str, Any]] = []
+        self._joined: dict[str, set[int]] = {}
+
+    def apply(self, envelope: Envelope) -> None:
+        """Take one event."""
         self.envelope = envelope
         self.table = envelope.subject
         self.position = envelope.log_position
-        self.store = Store(connection, tables)
+        event = envelope.event()
+        gather = _GATHER.get(type(event))
+        if gather is not None:
+            gather(self, event)
+            return
+        evolve = _EVOLVE.get(type(event))
+        if evolve is not None:
+            self.flush()
+            evolve(self, event)
+            self.flush()
+            # What was known of tables and rows may be wrong now.
+            self._tables.clear()
+            self._states.clear()
+
+    # --- what is gathered ---
+
+    def known_table(self, table: str) -> Table | None:
+        if table not in self._tables:
+            self._tables[table] = self.store.table(table)
+        return self._tables[table]
+
+    def states(self, table: str, rows: Iterable[int]) -> dict[int, _State]:
+        """Give what is known of rows, with what this batch did to them."""
+        missing = sorted({row for row in rows if (table, row) not in self._states})
+        for some in chunks(missing):
+            self._states |= dict.fromkeys(((table, row) for row in some), None)
+            found = self.connection.execute(self.statements.states, {"table": table, "rows": some})
+            for entry in found:
+                self._states[table, entry.row] = _State(
+                    entry.revision, entry.status, entry.job, entry.attempt, entry.elements
+                )
+        known = {row: self._states[table, row] for row in rows}
+        return {row: state for row, state in known.items() if state is not None}
+
+    def update(self, statement: sa.Update, row: int, **values: Any) -> None:
+        change = {"table_": self.table, "row_": row, **{f"{name}_": value for name, value in values.items()}}
+        if self._updates and self._updates[-1][0] is statement:
+            self._updates[-1][1].append(change)
+        else:
+            self._updates.append((statement, [change]))
+
+    def count(self, before: Iterable[str], after: Iterable[str]) -> None:
+        for status in before:
+            self._counts[self.table, status] -= 1
+        for status in after:
+            self._counts[self.table, status] += 1
+
+    def remember(self, rows: Iterable[int], job: str | None = None) -> None:
+        """Note that the event belongs to the history of rows; 0 stands for all rows."""
+        self._events += [{"table_id": self.table, "row": row, "position": self.position, "job": job} for row in rows]
+
+    def replace_elements(self, row: int, elements: Sequence[Mapping[str, Any]], *, had: bool) -> None:
+        new = self._new_elements
+        if had:
+            self._gone_elements.append({"table_": self.table, "row_": row})
+            self._new_elements = new = [
+                entry for entry in new if (entry["table_id"], entry["row"]) != (self.table, row)
+            ]
+        new += [
+            {"table_id": self.table, "row": row, "element": number, "outputs": outputs}
+            for number, outputs in enumerate(elements)
+        ]
+
+    def index_for_joins(self, rows: Iterable[int]) -> None:
+        """Note that rows have other values for the joins that their table feeds."""
+        self._joined.setdefault(self.table, set()).update(rows)
+
+    def flush(self) -> None:
+        """Write what was gathered."""
+        for statement, changes in self._updates:
+            self.connection.execute(statement, changes)
+        if self._gone_elements:
+            self.connection.execute(self.statements.delete_elements, self._gone_elements)
+        self.insert("element", self._new_elements)
+        counts = [
+            {"table_": table, "status_": status, "change": change}
+            for (table, status), change in self._counts.items()
+            if change
+        ]
+        if counts:
+            self.connection.execute(self.statements.count, counts)
+        self.insert("row_event", self._events)
+        joined, self._joined = self._joined, {}
+        self._updates, self._gone_elements, self._new_elements, self._events = [], [], [], []
+        self._counts.clear()
+        for table, rows in joined.items():
+            self._index(table, sorted(rows))
+
+    def _index(self, table: str, rows: Sequence[int]) -> None:
+        found = self.connection.execute(self.statements.joins, {"table": table})
+        sides = [(LinkSpecification.model_validate(item.specification), item.side) for item in found]
+        for specification, side in sides:
+            for some in chunks(rows):
+                self.index_side(specification, side, table, some, fresh=False)
+
+    def index_side(self, link: LinkSpecification, side: int, table: str, rows: Sequence[int], *, fresh: bool) -> None:
+        """Write the index of one side of a join anew for some rows."""
+        index = self.tables["join_index"]
+        if not fresh:
+            where = (index.c.link == link.link, index.c.side == side, index.c.row.in_(rows))
+            self.connection.execute(sa.delete(index).where(*where))
+        parent = self.store.table(table)
+        if parent is None:
+            return
+        names = side_columns(link, side)
+        entries = []
+        for row in self.store.rows(table, rows).values():
+            for item in items(row, parent.columns, per="element"):
+                if (key := join_key(item.values, names)) is not None:
+                    number = NO_ELEMENT if item.source.element is None else item.source.element
+                    entries.append({"link": link.link, "side": side, "row": row.row, "element": number, "key": key})
+        self.insert("join_index", entries)
+
+    # --- what is written at once ---
 
     def insert(self, table: str, values: Sequence[Mapping[str, Any]]) -> None:
         if values:
-            self.connection.execute(sa.insert(self.tables[table]), values)
+            self.connection.execute(self.statements.insert[table], values)
 
     def update_table(self, **values: Any) -> None:
         worktable = self.tables["worktable"]
         self.connection.execute(sa.update(worktable).where(worktable.c.id == self.table).values(**values))
-
-    def update_row(self, row: int, values: Mapping[str, Any]) -> None:
-        item = self.tables["row"]
-        self.connection.execute(sa.update(item).where(item.c.table_id == self.table, item.c.row == row).values(values))
-
-    def update_rows(self, changes: Sequence[Mapping[str, Any]]) -> None:
-        """Update many rows alike; each change names its row as ``row_``."""
-        if not changes:
-            return
-        item = self.tables["row"]
-        names = [name for name in changes[0] if name != "row_"]
-        statement = (
-            sa.update(item)
-            .where(item.c.table_id == self.table, item.c.row == sa.bindparam("row_"))
-            .values({name: sa.bindparam(f"{name}_", type_=item.c[name].type) for name in names})
-        )
-        values = [{"row_": change["row_"], **{f"{name}_": change[name] for name in names}} for change in changes]
-        self.connection.execute(statement, values)
 
     def delete_rows(self, table: str, rows: Iterable[int]) -> None:
         item = self.tables[table]
@@ -87,68 +270,112 @@ class _Evolution:
             item = self.tables[name]
             self.connection.execute(sa.delete(item).where(item.c.table_id == self.table))
 
-    def count(self, before: Iterable[str], after: Iterable[str]) -> None:
-        change = Counter(after)
-        change.subtract(before)
-        item = self.tables["status_count"]
-        for status, n in change.items():
-            if n == 0:
-                continue
-            where = (item.c.table_id == self.table, item.c.status == status)
-            if not self.connection.execute(sa.update(item).where(*where).values(n=item.c.n + n)).rowcount:
-                self.insert("status_count", [{"table_id": self.table, "status": status, "n": n}])
 
-    def remember(self, rows: Iterable[int], job: str | None = None) -> None:
-        """Note that the event belongs to the history of rows; 0 stands for all rows."""
-        entries = [{"table_id": self.table, "row": row, "position": self.position, "job": job} for row in rows]
-        self.insert("row_event", entries)
+# --- gathered: what jobs do --------------------------------------------------------------------------------------------
 
-    def index_for_joins(
-        self, rows: Sequence[int], *, known: Mapping[int, Row] | None = None, fresh: bool = False
-    ) -> None:
-        """Keep the index of the joins that this table feeds."""
-        link, parent = self.tables["link"], self.tables["link_parent"]
-        statement = (
-            sa.select(link.c.specification, parent.c.side)
-            .join_from(parent, link, parent.c.link == link.c.link)
-            .where(parent.c.table_id == self.table, link.c.kind != "keyed")
-            .order_by(link.c.link, parent.c.side)
+
+def _row_status_changed(batch: _Batch, event: events.RowStatusChanged) -> None:
+    states = batch.states(event.table, [change.row for change in event.changes])
+    for change in event.changes:
+        state = states.get(change.row)
+        if state is None:
+            continue
+        batch.count([state.status], [change.status])
+        state.status = change.status
+        if change.job is None:
+            batch.update(batch.statements.status, change.row, status=change.status, reason=change.reason)
+            continue
+        state.job, state.attempt = change.job, change.attempt
+        batch.update(
+            batch.statements.job_status,
+            change.row,
+            status=change.status,
+            reason=change.reason,
+            job=change.job,
+            attempt=change.attempt,
         )
-        sides = [
-            (LinkSpecification.model_validate(item.specification), item.side)
-            for item in self.connection.execute(statement)
-        ]
-        if sides:
-            found = self.store.rows(self.table, rows) if known is None else known
-            for specification, side in sides:
-                self.index_side(specification, side, self.table, rows, found, fresh=fresh)
+    batch.remember(sorted({change.row for change in event.changes}))
 
-    def index_side(
-        self,
-        link: LinkSpecification,
-        side: int,
-        table: str,
-        rows: Sequence[int],
-        known: Mapping[int, Row],
-        *,
-        fresh: bool,
-    ) -> None:
-        index = self.tables["join_index"]
-        if not fresh:
-            for some in chunks(rows):
-                where = (index.c.link == link.link, index.c.side == side, index.c.row.in_(some))
-                self.connection.execute(sa.delete(index).where(*where))
-        parent = self.store.table(table)
-        if parent is None:
-            return
-        names = side_columns(link, side)
-        entries = []
-        for row in known.values():
-            for item in items(row, parent.columns, per="element"):
-                if (key := join_key(item.values, names)) is not None:
-                    number = NO_ELEMENT if item.source.element is None else item.source.element
-                    entries.append({"link": link.link, "side": side, "row": row.row, "element": number, "key": key})
-        self.insert("join_index", entries)
+
+def _outputs_recorded(batch: _Batch, event: events.OutputsRecorded) -> None:
+    batch.remember([event.row], event.job)
+    table = batch.known_table(event.table)
+    state = batch.states(event.table, [event.row]).get(event.row)
+    if table is None or state is None:
+        return
+    if state.revision != event.revision or table.workflow_version != event.workflow_version:
+        return
+    if state.job is None or event.job >= state.job:
+        state.job, state.attempt = event.job, event.attempt
+    batch.count([state.status], ["current"])
+    state.status = "current"
+    batch.update(
+        batch.statements.outputs,
+        event.row,
+        status="current",
+        reason=None,
+        outputs=event.outputs,
+        elements=event.elements,
+        outputs_revision=event.revision,
+        outputs_version=event.workflow_version,
+        outputs_job=event.job,
+        job=state.job,
+        attempt=state.attempt,
+    )
+    if event.differs:
+        elements = split(event.outputs, table.columns)[1] if event.elements else None
+        batch.replace_elements(event.row, elements or (), had=bool(state.elements))
+        batch.index_for_joins([event.row])
+    state.elements = event.elements
+
+
+# --- at once: what people and links do ---------------------------------------------------------------------------------
+
+
+def _table_created(batch: _Batch, event: events.TableCreated) -> None:
+    values = {
+        "id": event.table,
+        "name": event.name,
+        "folded_name": event.name.casefold(),
+        "kind": event.kind,
+        "owner": event.owner,
+        "project": event.project,
+        "description": event.description,
+        "columns": [column.model_dump(mode="json") for column in event.columns],
+        "workflow_version": None,
+        "next_row": 1,
+        "created": batch.envelope.model_dump(mode="json", include={"time"})["time"],
+        "deleted": False,
+    }
+    batch.insert("worktable", [values])
+    batch.insert("status_count", [{"table_id": event.table, "status": status, "n": 0} for status in _STATUSES])
+
+
+def _workflow_changed(batch: _Batch, event: events.WorkflowChanged) -> None:
+    version = batch.tables["workflow_version"]
+    known = batch.connection.execute(sa.select(version.c.version).where(version.c.version == event.workflow_version))
+    if known.first() is None:
+        values = {
+            "version": event.workflow_version,
+            "main": event.main,
+            "process_class": event.process_class,
+            "files": [file.model_dump(mode="json") for file in event.files],
+            "label": event.label,
+            "description": event.description,
+        }
+        batch.insert("workflow_version", [values])
+    columns = [column.model_dump(mode="json") for column in event.columns]
+    batch.update_table(columns=columns, workflow_version=event.workflow_version)
+    batch.remember([0])
+    row, count = batch.tables["row"], batch.tables["status_count"]
+    mine = row.c.table_id == event.table
+    belongs = sa.and_(row.c.outputs_version == event.workflow_version, row.c.outputs_revision == row.c.revision)
+    status = sa.case((belongs, "current"), else_="stale")
+    batch.connection.execute(sa.update(row).where(mine).values(status=status, reason=None))
+    batch.connection.execute(sa.update(count).where(count.c.table_id == event.table).values(n=0))
+    found = batch.connection.execute(sa.select(row.c.status, sa.func.count()).where(mine).group_by(row.c.status))
+    for present, n in found:
+        batch.count([], [present] * n)
 
 
 def _derivation(derived: Derivation | None) -> dict[str, Any]:
@@ -166,58 +393,9 @@ def _derivation(derived: Derivation | None) -> dict[str, Any]:
     }
 
 
-def _table_created(evolution: _Evolution, event: events.TableCreated) -> None:
-    values = {
-        "id": event.table,
-        "name": event.name,
-        "folded_name": event.name.casefold(),
-        "kind": event.kind,
-        "owner": event.owner,
-        "project": event.project,
-        "description": event.description,
-        "columns": [column.model_dump(mode="json") for column in event.columns],
-        "workflow_version": None,
-        "next_row": 1,
-        "created": evolution.envelope.model_dump(mode="json", include={"time"})["time"],
-        "deleted": False,
-    }
-    evolution.insert("worktable", [values])
-
-
-def _workflow_changed(evolution: _Evolution, event: events.WorkflowChanged) -> None:
-    version = evolution.tables["workflow_version"]
-    known = evolution.connection.execute(
-        sa.select(version.c.version).where(version.c.version == event.workflow_version)
-    )
-    if known.first() is None:
-        values = {
-            "version": event.workflow_version,
-            "main": event.main,
-            "process_class": event.process_class,
-            "files": [file.model_dump(mode="json") for file in event.files],
-            "label": event.label,
-            "description": event.description,
-        }
-        evolution.insert("workflow_version", [values])
-    columns = [column.model_dump(mode="json") for column in event.columns]
-    evolution.update_table(columns=columns, workflow_version=event.workflow_version)
-    evolution.remember([0])
-    row, count = evolution.tables["row"], evolution.tables["status_count"]
-    belongs = sa.and_(row.c.outputs_version == event.workflow_version, row.c.outputs_revision == row.c.revision)
-    status = sa.case((belongs, "current"), else_="stale")
-    evolution.connection.execute(sa.update(row).where(row.c.table_id == event.table).values(status=status, reason=None))
-    evolution.delete_all("status_count")
-    counted = (
-        sa.select(row.c.table_id, row.c.status, sa.func.count())
-        .where(row.c.table_id == event.table)
-        .group_by(row.c.table_id, row.c.status)
-    )
-    evolution.connection.execute(sa.insert(count).from_select(["table_id", "status", "n"], counted))
-
-
-def _rows_added(evolution: _Evolution, event: events.RowsAdded) -> None:
-    worktable = evolution.tables["worktable"]
-    kind = evolution.connection.execute(sa.select(worktable.c.kind).where(worktable.c.id == event.table)).scalar_one()
+def _rows_added(batch: _Batch, event: events.RowsAdded) -> None:
+    worktable = batch.tables["worktable"]
+    kind = batch.connection.execute(sa.select(worktable.c.kind).where(worktable.c.id == event.table)).scalar_one()
     status = "stale" if kind == "worktable" else "current"
     values = [
         {
@@ -230,130 +408,61 @@ def _rows_added(evolution: _Evolution, event: events.RowsAdded) -> None:
         }
         for row in event.rows
     ]
-    evolution.insert("row", values)
+    batch.insert("row", values)
     rows = [row.row for row in event.rows]
-    evolution.count([], [status] * len(rows))
-    evolution.remember(rows)
-    evolution.update_table(next_row=max(rows) + 1)
-    known = {
-        row.row: Row(row=row.row, revision=1, status="current" if status == "current" else "stale", inputs=row.inputs)
-        for row in event.rows
-    }
-    evolution.index_for_joins(rows, known=known, fresh=True)
+    batch.count([], [status] * len(rows))
+    batch.remember(rows)
+    batch.update_table(next_row=max(rows) + 1)
+    batch.index_for_joins(rows)
 
 
-def _row_edited(evolution: _Evolution, event: events.RowEdited) -> None:
-    known = evolution.store.rows(event.table, [edit.row for edit in event.rows])
+def _row_edited(batch: _Batch, event: events.RowEdited) -> None:
+    known = batch.store.rows(event.table, [edit.row for edit in event.rows])
+    table = batch.store.table(event.table)
+    status = "stale" if table is None else table.status_of_new_rows
     mapped: dict[str, set[str]] = {}
     if event.cause is None and any(row.link for row in known.values()):
-        mapped = {link.link: set(link.mapping) for link in evolution.store.links_of(event.table)}
-    who = {"by": evolution.envelope.actor, "position": evolution.position}
-    changes, after = [], []
+        mapped = {link.link: set(link.mapping) for link in batch.store.links_of(event.table)}
+    who = {"by": batch.envelope.actor, "position": batch.position}
     for edit in event.rows:
-        row = known[edit.row]
-        status = "current" if row.status == "current" and row.outputs is None else "stale"
+        row: Row = known[edit.row]
         corrections = mapped.get(row.link or "", set()) & edit.changes.keys()
-        change = {
-            "row_": edit.row,
-            "revision": edit.revision,
-            "inputs": {**row.inputs, **edit.changes},
-            "status": status,
-            "reason": None,
-            "corrected": {**row.corrected, **dict.fromkeys(sorted(corrections), who)} or None,
-        }
-        changes.append(change)
-        after.append(status)
-    evolution.update_rows(changes)
-    evolution.count([row.status for row in known.values()], after)
-    rows = list(known)
-    evolution.remember(rows)
-    evolution.index_for_joins(rows)
+        batch.update(
+            batch.statements.edit,
+            edit.row,
+            revision=edit.revision,
+            inputs={**row.inputs, **edit.changes},
+            status=status,
+            reason=None,
+            corrected={**row.corrected, **dict.fromkeys(sorted(corrections), who)} or None,
+        )
+    batch.count([row.status for row in known.values()], [status] * len(known))
+    batch.remember(known)
+    batch.index_for_joins(known)
 
 
-def _rows_removed(evolution: _Evolution, event: events.RowsRemoved) -> None:
-    statuses = evolution.store.statuses(event.table, event.rows)
-    evolution.delete_rows("row", event.rows)
-    evolution.delete_rows("element", event.rows)
-    evolution.count(statuses.values(), [])
-    evolution.remember(event.rows)
-    evolution.index_for_joins(event.rows)
+def _rows_removed(batch: _Batch, event: events.RowsRemoved) -> None:
+    statuses = batch.store.statuses(event.table, event.rows)
+    batch.delete_rows("row", event.rows)
+    batch.delete_rows("element", event.rows)
+    batch.count(statuses.values(), [])
+    batch.remember(event.rows)
+    batch.index_for_joins(event.rows)
 
 
-def _sources_moved(evolution: _Evolution, event: events.SourcesMoved) -> None:
-    evolution.update_rows([{"row_": row.row, **_derivation(row.derived_from)} for row in event.rows])
+def _sources_moved(batch: _Batch, event: events.SourcesMoved) -> None:
+    for row in event.rows:
+        batch.update(batch.statements.derivation, row.row, **_derivation(row.derived_from))
 
 
-def _outputs_recorded(evolution: _Evolution, event: events.OutputsRecorded) -> None:
-    evolution.remember([event.row], event.job)
-    table = evolution.store.table(event.table)
-    row = evolution.store.row(event.table, event.row)
-    if (
-        table is None
-        or row is None
-        or row.revision != event.revision
-        or table.workflow_version != event.workflow_version
-    ):
-        return
-    newest = row.job is None or event.job >= row.job
-    values = {
-        "status": "current",
-        "reason": None,
-        "outputs": event.outputs,
-        "elements": event.elements,
-        "outputs_revision": event.revision,
-        "outputs_version": event.workflow_version,
-        "outputs_job": event.job,
-        "job": event.job if newest else row.job,
-        "attempt": event.attempt if newest else row.attempt,
-    }
-    evolution.update_row(event.row, values)
-    evolution.count([row.status], ["current"])
-    if not event.differs:
-        return
-    if row.elements:
-        evolution.delete_rows("element", [event.row])
-    if event.elements:
-        entries = [
-            {"table_id": event.table, "row": event.row, "element": number, "outputs": outputs}
-            for number, outputs in enumerate(split(event.outputs, table.columns)[1] or ())
-        ]
-        evolution.insert("element", entries)
-    evolution.index_for_joins([event.row])
-
-
-def _row_status_changed(evolution: _Evolution, event: events.RowStatusChanged) -> None:
-    rows = [change.row for change in event.changes]
-    before = evolution.store.statuses(event.table, rows)
-    changes = [
-        {
-            "row_": change.row,
-            "status": change.status,
-            "reason": change.reason,
-            "job": change.job,
-            "attempt": change.attempt,
-        }
-        for change in event.changes
-    ]
-    with_job = [change for change in changes if change["job"] is not None]
-    without_job = [
-        {name: value for name, value in change.items() if name not in {"job", "attempt"}}
-        for change in changes
-        if change["job"] is None
-    ]
-    evolution.update_rows(with_job)
-    evolution.update_rows(without_job)
-    evolution.count(before.values(), [change.status for change in event.changes])
-    evolution.remember(sorted(set(rows)))
-
-
-def _column_described(evolution: _Evolution, event: events.ColumnDescribed) -> None:
-    table = evolution.store.table(event.table)
+def _column_described(batch: _Batch, event: events.ColumnDescribed) -> None:
+    table = batch.store.table(event.table)
     if table is not None:
         columns = [event.column if column.name == event.column.name else column for column in table.columns]
-        evolution.update_table(columns=[column.model_dump(mode="json") for column in columns])
+        batch.update_table(columns=[column.model_dump(mode="json") for column in columns])
 
 
-def _table_linked(evolution: _Evolution, event: events.TableLinked) -> None:
+def _table_linked(batch: _Batch, event: events.TableLinked) -> None:
     link = event.link
     values = {
         "link": link.link,
@@ -361,38 +470,43 @@ def _table_linked(evolution: _Evolution, event: events.TableLinked) -> None:
         "kind": link.kind,
         "specification": link.model_dump(mode="json"),
     }
-    evolution.insert("link", [values])
+    batch.insert("link", [values])
     parents = [{"link": link.link, "side": side, "table_id": parent} for side, parent in enumerate(link.parents)]
-    evolution.insert("link_parent", parents)
+    batch.insert("link_parent", parents)
     if link.kind == "keyed":
         return
     for side, parent in enumerate(link.parents):
-        for rows in chunks(evolution.store.row_ids(parent)):
-            evolution.index_side(link, side, parent, rows, evolution.store.rows(parent, rows), fresh=True)
+        for rows in chunks(batch.store.row_ids(parent)):
+            batch.index_side(link, side, parent, rows, fresh=True)
 
 
-def _table_renamed(evolution: _Evolution, event: events.TableRenamed) -> None:
-    evolution.update_table(name=event.name, folded_name=event.name.casefold(), description=event.description)
+def _table_renamed(batch: _Batch, event: events.TableRenamed) -> None:
+    batch.update_table(name=event.name, folded_name=event.name.casefold(), description=event.description)
 
 
-def _table_deleted(evolution: _Evolution, event: events.TableDeleted) -> None:
-    link, parent, index = evolution.tables["link"], evolution.tables["link_parent"], evolution.tables["join_index"]
+def _table_deleted(batch: _Batch, event: events.TableDeleted) -> None:
+    link, parent, index = batch.tables["link"], batch.tables["link_parent"], batch.tables["join_index"]
     mine = sa.select(link.c.link).where(link.c.table_id == event.table)
-    evolution.connection.execute(sa.delete(index).where(index.c.link.in_(mine)))
-    evolution.connection.execute(sa.delete(parent).where(parent.c.link.in_(mine)))
-    evolution.delete_all("link", "element", "row", "status_count")
-    evolution.update_table(deleted=True)
+    batch.connection.execute(sa.delete(index).where(index.c.link.in_(mine)))
+    batch.connection.execute(sa.delete(parent).where(parent.c.link.in_(mine)))
+    batch.delete_all("link", "element", "row", "status_count")
+    batch.update_table(deleted=True)
 
 
-_EVOLVE: dict[type, Callable[[_Evolution, Any], None]] = {
+_STATUSES: tuple[RowStatus, ...] = get_args(RowStatus)
+
+_GATHER: dict[type, Callable[[_Batch, Any], None]] = {
+    events.OutputsRecorded: _outputs_recorded,
+    events.RowStatusChanged: _row_status_changed,
+}
+
+_EVOLVE: dict[type, Callable[[_Batch, Any], None]] = {
     events.TableCreated: _table_created,
     events.WorkflowChanged: _workflow_changed,
     events.RowsAdded: _rows_added,
     events.RowEdited: _row_edited,
     events.RowsRemoved: _rows_removed,
     events.SourcesMoved: _sources_moved,
-    events.OutputsRecorded: _outputs_recorded,
-    events.RowStatusChanged: _row_status_changed,
     events.ColumnDescribed: _column_described,
     events.TableLinked: _table_linked,
     events.TableRenamed: _table_renamed,

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 from structlog.stdlib import BoundLogger
@@ -45,6 +45,9 @@ from stoa_tables.wire import (
     RowAnswer,
     TableDetail,
 )
+
+if TYPE_CHECKING:
+    from stoa_tables.importing import ImportedTable
 
 __all__ = ["TableService"]
 
@@ -153,18 +156,20 @@ class TableService:
 
     async def import_table(self, path: Path, new: CreateTable, *, format: str | None = None) -> TableDetail:  # noqa: A002 - the word on the wire
         """Create a plain table from a file."""
-        found, rows = await asyncio.to_thread(self._read_file, path, format)
-        columns = [column.model_copy(update={"role": "input"}) for column in found]
+        imported, rows = await asyncio.to_thread(self._read_file, path, format)
+        columns = [column.model_copy(update={"role": "input"}) for column in imported.columns]
+        if not new.description:
+            new = new.model_copy(update={"description": imported.description})
 
         def command(recorder: Recorder) -> TableDetail:
             _refuse_taken_name(recorder.store, new.name)
             table = new_id()
             recorder.record(table, self._created(table, new, columns))
-            created = _table(recorder, table)
-            recorder.record(
-                table, commands.add_rows(created, rows, event_bytes=self._settings.event_bytes, checked=True)
+            events = commands.add_rows(
+                _table(recorder, table), rows, event_bytes=self._settings.event_bytes, checked=True
             )
-            return self._detail(recorder, table)
+            recorder.record(table, events)
+            return self._detail(recorder, table).model_copy(update={"warnings": imported.notes})
 
         request = None
         if self._key is not None:
@@ -172,16 +177,19 @@ class TableService:
             request = {"command": "import", "table": new.model_dump(mode="json"), "file": digest}
         return await self._carry_out(request, command, TableDetail)
 
-    def _read_file(self, path: Path, format: str | None) -> tuple[Sequence[Column], list[Values]]:  # noqa: A002 - as above
-        from stoa_tables.importing import read_table  # noqa: PLC0415 - the libraries of the formats take a second to load
+    def _read_file(self, path: Path, format: str | None) -> tuple[ImportedTable, list[Values]]:  # noqa: A002 - as above
+        from stoa_tables.importing import FORMATS, read_table  # noqa: PLC0415 - loading libraries for files takes a second
 
-        imported = read_table(path, format=format)
-        rows: list[Values] = []
-        for chunk in imported.rows:
-            rows += chunk
-            if len(rows) > self._settings.max_import_rows:
-                raise TooLargeError(f"The file has more than {self._settings.max_import_rows:,} rows")
-        return imported.columns, rows
+        chosen = next((known for known in FORMATS if known == format), None)
+        if format is not None and chosen is None:
+            raise InvalidRequestError(f"{format!r} is no format that can be read; there are {', '.join(FORMATS)}")
+        imported = read_table(path, format=chosen)
+        if imported.n_rows > self._settings.max_import_rows:
+            raise TooLargeError(
+                f"The file has {imported.n_rows:,} rows; {self._settings.max_import_rows:,} can be imported",
+                limit=self._settings.max_import_rows,
+            )
+        return imported, [row for chunk in imported.rows for row in chunk]
 
     async def rename_table(self, name: str, new_name: str | None, description: str | None) -> TableDetail:
         """Change a table's name or description."""

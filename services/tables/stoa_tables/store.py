@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from functools import lru_cache
+from typing import Any, Literal, TypeVar
 
 import sqlalchemy as sa
 
@@ -25,6 +26,67 @@ def chunks(values: Sequence[_T], size: int = _IN) -> Iterator[Sequence[_T]]:
         yield values[start : start + size]
 
 
+class _Statements:
+    """The statements that every command needs, built once: building one costs more than running it."""
+
+    def __init__(self, tables: ReadModel) -> None:
+        worktable, row, link, parent = tables["worktable"], tables["row"], tables["link"], tables["link_parent"]
+        index, count, event = tables["join_index"], tables["status_count"], tables["row_event"]
+        derived = sa.exists().where(link.c.table_id == worktable.c.id).label("derived")
+        self.tables = sa.select(worktable, derived).where(sa.not_(worktable.c.deleted)).order_by(worktable.c.id)
+        self.table = self.tables.where(worktable.c.id == sa.bindparam("table"))
+        self.named = self.tables.where(worktable.c.folded_name == sa.bindparam("name"))
+        mine = row.c.table_id == sa.bindparam("table")
+        one = row.c.row == sa.bindparam("row")
+        some = row.c.row.in_(sa.bindparam("rows", expanding=True))
+        self.row = sa.select(row).where(mine, one)
+        self.rows = sa.select(row).where(mine, some).order_by(row.c.row)
+        self.row_ids = sa.select(row.c.row).where(mine).order_by(row.c.row)
+        self.statuses = sa.select(row.c.row, row.c.status).where(mine, some)
+        belongs = sa.and_(row.c.outputs_version == sa.bindparam("version"), row.c.outputs_revision == row.c.revision)
+        self.not_of_version = (
+            sa.select(row.c.row).where(mine, sa.not_(sa.func.coalesce(belongs, sa.false()))).order_by(row.c.row)
+        )
+        self.counts = (
+            sa.select(count.c.status, count.c.n)
+            .where(count.c.table_id == sa.bindparam("table"), count.c.n != 0)
+            .order_by(count.c.status)
+        )
+        self.all_counts = sa.select(count).where(count.c.n != 0).order_by(count.c.table_id, count.c.status)
+        self.links = sa.select(link.c.table_id, link.c.specification).order_by(link.c.link)
+        self.links_of = self.links.where(link.c.table_id == sa.bindparam("table"))
+        feeds = sa.select(parent.c.link).where(parent.c.table_id == sa.bindparam("table"))
+        self.links_from = self.links.where(link.c.link.in_(feeds))
+        values: sa.BindParameter[Any] = sa.bindparam("values", expanding=True)
+        self.derived = {
+            column: sa.select(row)
+            .where(row.c.link == sa.bindparam("link"), row.c[column].in_(values))
+            .order_by(row.c.row)
+            for column in ("left_row", "right_row", "key")
+        }
+        self.joined = (
+            sa.select(index.c.row, index.c.element, index.c.key)
+            .where(index.c.link == sa.bindparam("link"), index.c.side == sa.bindparam("side"), index.c.key.in_(values))
+            .order_by(index.c.row, index.c.element)
+        )
+        self.outcome = (
+            sa.select(event.c.position)
+            .where(
+                event.c.table_id == sa.bindparam("table"),
+                event.c.row == sa.bindparam("row"),
+                event.c.job == sa.bindparam("job"),
+            )
+            .limit(1)
+        )
+
+
+@lru_cache(maxsize=8)
+def _statements(row: sa.Table) -> _Statements:
+    # The shadows of a rebuild differ from the tables that serve in a prefix of their names.
+    prefix = row.name.removesuffix("row")
+    return _Statements({name.removeprefix(prefix): table for name, table in row.metadata.tables.items()})
+
+
 class Store:
     """The read model of one transaction.
 
@@ -39,151 +101,107 @@ class Store:
     def __init__(self, connection: sa.Connection, tables: ReadModel) -> None:
         self.connection = connection
         self.tables = tables
+        self._statements = _statements(tables["row"])
+
+    def _run(self, statement: sa.Select[Any], **values: Any) -> sa.CursorResult[Any]:
+        return self.connection.execute(statement, values)
 
     def table(self, table: str) -> Table | None:
         """Find a table by its id."""
-        worktable = self.tables["worktable"]
-        return self._one_table(worktable.c.id == table)
+        found = self._run(self._statements.table, table=table).first()
+        return None if found is None else _to_table(found)
 
     def find(self, name: str) -> Table | None:
         """Find a table by its id or its name; case makes no difference."""
-        worktable = self.tables["worktable"]
-        return self.table(name) or self._one_table(worktable.c.folded_name == name.casefold())
+        found = self.table(name)
+        if found is not None:
+            return found
+        entry = self._run(self._statements.named, name=name.casefold()).first()
+        return None if entry is None else _to_table(entry)
 
     def all_tables(self, *, name: str | None = None, project: str | None = None) -> list[Table]:
         """List the tables in the order in which they were created."""
-        worktable = self.tables["worktable"]
-        where = [sa.not_(worktable.c.deleted)]
-        if name is not None:
-            where.append(worktable.c.folded_name == name.casefold())
-        if project is not None:
-            where.append(worktable.c.project == project)
         # Ids are UUIDv7: what was created later sorts later.
-        return [
-            _to_table(item) for item in self.connection.execute(self._tables().where(*where).order_by(worktable.c.id))
-        ]
-
-    def _tables(self) -> sa.Select[Any]:
-        worktable, link = self.tables["worktable"], self.tables["link"]
-        derived = sa.exists().where(link.c.table_id == worktable.c.id).label("derived")
-        return sa.select(worktable, derived)
-
-    def _one_table(self, where: sa.ColumnElement[bool]) -> Table | None:
-        worktable = self.tables["worktable"]
-        item = self.connection.execute(self._tables().where(where, sa.not_(worktable.c.deleted))).first()
-        return None if item is None else _to_table(item)
+        entries = (
+            self._run(self._statements.tables)
+            if name is None
+            else self._run(self._statements.named, name=name.casefold())
+        )
+        found = [_to_table(entry) for entry in entries]
+        return found if project is None else [table for table in found if table.project == project]
 
     def row(self, table: str, row: int) -> Row | None:
         """Find one row."""
-        return self.rows(table, [row]).get(row)
+        found = self._run(self._statements.row, table=table, row=row).first()
+        return None if found is None else to_row(found)
 
     def rows(self, table: str, rows: Iterable[int]) -> dict[int, Row]:
         """Find rows by their ids; those that do not exist are left out."""
-        item = self.tables["row"]
         found: dict[int, Row] = {}
         for some in chunks(sorted(set(rows))):
-            which = item.c.row == some[0] if len(some) == 1 else item.c.row.in_(some)
-            statement = sa.select(item).where(item.c.table_id == table, which).order_by(item.c.row)
-            found |= {entry.row: to_row(entry) for entry in self.connection.execute(statement)}
+            found |= {entry.row: to_row(entry) for entry in self._run(self._statements.rows, table=table, rows=some)}
         return found
 
     def row_ids(self, table: str) -> list[int]:
         """List the ids of a table's rows in their order."""
-        item = self.tables["row"]
-        statement = sa.select(item.c.row).where(item.c.table_id == table).order_by(item.c.row)
-        return list(self.connection.execute(statement).scalars())
+        return list(self._run(self._statements.row_ids, table=table).scalars())
 
     def not_of_version(self, table: str, version: str) -> list[int]:
         """List the ids of the rows whose outputs do not come from a workflow version and their present inputs."""
-        item = self.tables["row"]
-        belongs = sa.and_(item.c.outputs_version == version, item.c.outputs_revision == item.c.revision)
-        statement = (
-            sa.select(item.c.row)
-            .where(item.c.table_id == table, sa.not_(sa.func.coalesce(belongs, sa.false())))
-            .order_by(item.c.row)
-        )
-        return list(self.connection.execute(statement).scalars())
+        return list(self._run(self._statements.not_of_version, table=table, version=version).scalars())
 
     def statuses(self, table: str, rows: Iterable[int]) -> dict[int, str]:
         """Give the statuses of rows; those that do not exist are left out."""
-        item = self.tables["row"]
         found: dict[int, str] = {}
         for some in chunks(sorted(set(rows))):
-            which = item.c.row == some[0] if len(some) == 1 else item.c.row.in_(some)
-            statement = sa.select(item.c.row, item.c.status).where(item.c.table_id == table, which)
-            found |= {entry.row: entry.status for entry in self.connection.execute(statement)}
+            found |= {entry.row: entry.status for entry in self._run(self._statements.statuses, table=table, rows=some)}
         return found
 
     def counts(self, table: str) -> dict[str, int]:
         """Count a table's rows by status."""
-        count = self.tables["status_count"]
-        statement = (
-            sa.select(count.c.status, count.c.n)
-            .where(count.c.table_id == table, count.c.n != 0)
-            .order_by(count.c.status)
-        )
-        return {entry.status: entry.n for entry in self.connection.execute(statement)}
+        return {entry.status: entry.n for entry in self._run(self._statements.counts, table=table)}
 
     def all_counts(self) -> dict[str, dict[str, int]]:
         """Count the rows of every table by status."""
-        count = self.tables["status_count"]
         found: dict[str, dict[str, int]] = {}
-        for entry in self.connection.execute(
-            sa.select(count).where(count.c.n != 0).order_by(count.c.table_id, count.c.status)
-        ):
+        for entry in self._run(self._statements.all_counts):
             found.setdefault(entry.table_id, {})[entry.status] = entry.n
         return found
 
     def links(self) -> list[tuple[str, LinkSpecification]]:
         """List every link with its child."""
-        link = self.tables["link"]
-        found = self.connection.execute(sa.select(link.c.table_id, link.c.specification).order_by(link.c.link))
-        return [(entry.table_id, LinkSpecification.model_validate(entry.specification)) for entry in found]
+        return [_to_link(entry) for entry in self._run(self._statements.links)]
 
     def links_of(self, table: str) -> list[LinkSpecification]:
         """List the links that fill a table."""
-        link = self.tables["link"]
-        statement = sa.select(link.c.specification).where(link.c.table_id == table).order_by(link.c.link)
-        return [LinkSpecification.model_validate(entry) for entry in self.connection.execute(statement).scalars()]
+        return [_to_link(entry)[1] for entry in self._run(self._statements.links_of, table=table)]
 
     def links_from(self, table: str) -> list[tuple[str, LinkSpecification]]:
         """List the links that a table feeds, with their children."""
-        link, parent = self.tables["link"], self.tables["link_parent"]
-        feeds = sa.select(parent.c.link).where(parent.c.table_id == table)
-        statement = sa.select(link.c.table_id, link.c.specification).where(link.c.link.in_(feeds)).order_by(link.c.link)
-        return [
-            (entry.table_id, LinkSpecification.model_validate(entry.specification))
-            for entry in self.connection.execute(statement)
-        ]
+        return [_to_link(entry) for entry in self._run(self._statements.links_from, table=table)]
 
-    def derived(self, link: str, column: str, values: Iterable[Any]) -> list[Row]:
-        """List the rows that came through a link, by one column of their derivation (``left_row``, ``right_row``, ``key``)."""
-        item = self.tables["row"]
+    def derived(self, link: str, column: Literal["left_row", "right_row", "key"], values: Iterable[Any]) -> list[Row]:
+        """List the rows that came through a link, by one column of their derivation."""
         found: list[Row] = []
         for some in chunks(sorted(set(values))):
-            statement = sa.select(item).where(item.c.link == link, item.c[column].in_(some)).order_by(item.c.row)
-            found += [to_row(entry) for entry in self.connection.execute(statement)]
+            found += [to_row(entry) for entry in self._run(self._statements.derived[column], link=link, values=some)]
         return found
 
     def joined(self, link: str, side: int, keys: Iterable[str]) -> dict[str, list[Source]]:
         """Find what stands on one side of a join, by the digest of the values that have to be equal."""
-        index = self.tables["join_index"]
         found: dict[str, list[Source]] = {}
         for some in chunks(sorted(set(keys))):
-            statement = (
-                sa.select(index.c.row, index.c.element, index.c.key)
-                .where(index.c.link == link, index.c.side == side, index.c.key.in_(some))
-                .order_by(index.c.row, index.c.element)
-            )
-            for entry in self.connection.execute(statement):
+            for entry in self._run(self._statements.joined, link=link, side=side, values=some):
                 found.setdefault(entry.key, []).append(Source(entry.row, None if entry.element < 0 else entry.element))
         return found
 
     def has_outcome(self, table: str, row: int, job: str) -> bool:
         """Tell whether the outcome of a job was recorded for a row before."""
-        event = self.tables["row_event"]
-        statement = sa.select(event.c.position).where(event.c.table_id == table, event.c.row == row, event.c.job == job)
-        return self.connection.execute(statement.limit(1)).first() is not None
+        return self._run(self._statements.outcome, table=table, row=row, job=job).first() is not None
+
+
+def _to_link(entry: Any) -> tuple[str, LinkSpecification]:
+    return entry.table_id, LinkSpecification.model_validate(entry.specification)
 
 
 def _to_table(entry: Any) -> Table:

@@ -38,6 +38,7 @@ _M = TypeVar("_M", bound=BaseModel)
 
 _MULTIPART = "multipart/form-data"
 _MAX_PARTS = 2000
+_MAX_FILE_NAME = 60
 _MAX_FIELD_BYTES = 1024 * 1024
 
 
@@ -136,17 +137,17 @@ async def files_of(form: FormData, name: str) -> dict[str, bytes]:
 
 
 @asynccontextmanager
-async def saved_upload(form: FormData, name: str) -> AsyncIterator[tuple[Path, str]]:
-    """Save an uploaded file on the disk for as long as it is needed; gives its path and its name."""
+async def saved_upload(form: FormData, name: str) -> AsyncIterator[Path]:
+    """Save an uploaded file on the disk, under its own name, for as long as it is needed."""
     value = form.get(name)
     if not isinstance(value, UploadFile) or not value.filename:
         raise InvalidRequestError(f"The form has no file in the field {name!r}", field=name)
-    # The ending tells the format where the content does not.
-    base = Path(value.filename.replace("\\", "/")).name
+    # The name tells the format where the content does not.
+    base = Path(value.filename.replace("\\", "/").replace("\0", "")).name[-_MAX_FILE_NAME:] or "upload"
     with tempfile.TemporaryDirectory(prefix="stoa-import-") as folder:
-        path = Path(folder) / f"upload{''.join(Path(base).suffixes[-2:])[-20:]}"
+        path = Path(folder) / base
         await asyncio.to_thread(_save, value, path)
-        yield path, base
+        yield path
 
 
 def _save(upload: UploadFile, path: Path) -> None:

@@ -126,11 +126,11 @@ async def import_table(context: CommandContext) -> TableDetail:
     """Create a plain table with the columns and rows of a FITS, VOTable, CSV, ECSV or Parquet file."""
     async with (
         form_of(context.request, settings_of(context.request).max_upload_bytes) as form,
-        saved_upload(form, "file") as (path, file),
+        saved_upload(form, "file") as path,
     ):
         new = CreateTable(
             name=field_of(form, "name") or "",
-            description=field_of(form, "description") or f"Imported from {file}",
+            description=field_of(form, "description") or "",
             project=field_of(form, "project") or "default",
         )
         service = context.factory.create_table_service()
