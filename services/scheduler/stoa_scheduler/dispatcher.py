@@ -63,6 +63,26 @@ class _Look:
     next: datetime | None
 
 
+_not_handed = ~sa.exists(sa.select(dispatch.c.job).where(dispatch.c.job == job.c.id))
+_waiting = sa.and_(job.c.state == "waiting", _not_handed)
+_first_retry = sa.select(sa.func.min(job.c.not_before)).where(_waiting)
+_any_fresh = sa.select(job.c.id).where(_waiting, job.c.not_before.is_(None)).limit(1)
+
+# Written once, because they run for each table that has jobs waiting.
+_of_group = (
+    sa.select(job.c.id, job.c.attempt)
+    .where(
+        _waiting,
+        job.c.table_id == sa.bindparam("b_table"),
+        job.c.requested_by == sa.bindparam("b_person"),
+        job.c.priority == sa.bindparam("b_priority"),
+    )
+    .limit(sa.bindparam("b_limit", type_=sa.Integer))
+)
+_retries = _of_group.where(job.c.not_before <= sa.bindparam("b_now")).order_by(job.c.not_before)
+_fresh = _of_group.where(job.c.not_before.is_(None)).order_by(job.c.row)
+
+
 class Dispatcher:
     """Hands jobs to the bus.
 
@@ -179,10 +199,8 @@ class Dispatcher:
         # Topping up one by one would cost a transaction for each job.
         if waiting <= handed or handed > window * 3 // 4:
             return _Look(work=False, next=due)
-        fresh = sa.select(job.c.id).where(job.c.state == "waiting", job.c.not_before.is_(None), self._not_handed())
-        retries = sa.select(sa.func.min(job.c.not_before)).where(job.c.state == "waiting", self._not_handed())
-        retry = connection.execute(retries).scalar_one()
-        if (retry is not None and retry <= now) or connection.execute(fresh.limit(1)).first():
+        retry = connection.execute(_first_retry).scalar_one()
+        if (retry is not None and retry <= now) or connection.execute(_any_fresh).first():
             return _Look(work=True, next=None)
         return _Look(work=False, next=min((item for item in (due, retry) if item is not None), default=None))
 
@@ -194,10 +212,6 @@ class Dispatcher:
         return window_size(
             smallest=self._settings.smallest_window, largest=self._settings.window, running=running, starts=len(starts)
         )
-
-    @staticmethod
-    def _not_handed() -> sa.ColumnElement[bool]:
-        return ~sa.exists(sa.select(dispatch.c.job).where(dispatch.c.job == job.c.id))
 
     def take(self, connection: sa.Connection, now: datetime) -> list[Handout]:
         """Choose the next jobs and note that they are handed out.
@@ -267,54 +281,51 @@ class Dispatcher:
                 groups.append(Group(item.table_id, item.requested_by, item.priority, left))
         people = [(group.requested_by,) for group in groups]
         self._turns.forget_all_but([*people, *((group.requested_by, group.table) for group in groups)])
+        retry = connection.execute(_first_retry).scalar_one() if groups else None
+        retries = retry is not None and retry <= now
         picked: list[tuple[int, int, str]] = []
         while room > 0 and groups:
             share(groups, room, in_flight, self._turns)
+            new = []
             for group in groups:
                 if not group.taken:
                     continue
-                chosen = self._choose(connection, group, now)
-                new = [
-                    {
-                        "job": item.id,
-                        "attempt": item.attempt,
-                        "table_id": group.table,
-                        "requested_by": group.requested_by,
-                        "priority": group.priority,
-                        "started": False,
-                        "published": 1,
-                        "due": now + timedelta(seconds=self._settings.start_lease),
-                    }
-                    for item in chosen
-                ]
-                if new:
-                    connection.execute(sa.insert(dispatch), new)
-                in_flight[group.requested_by, group.table] += len(new)
-                picked.extend((-group.priority, place, item.id) for place, item in enumerate(chosen))
-                room -= len(new)
+                chosen = self._choose(connection, group, now, retries=retries)
+                new += [self._entry(group, item, now) for item in chosen]
+                picked += [(-group.priority, place, item.id) for place, item in enumerate(chosen)]
+                in_flight[group.requested_by, group.table] += len(chosen)
                 # A group may have fewer than it seems, because failed jobs pause before the next attempt.
-                group.waiting = group.waiting - len(new) if len(new) == group.taken else 0
+                group.waiting = group.waiting - len(chosen) if len(chosen) == group.taken else 0
                 group.taken = 0
+            if new:
+                connection.execute(sa.insert(dispatch), new)
+            room -= len(new)
             groups = [group for group in groups if group.waiting > 0]
         # The bus keeps the order: the highest priority first, and the tables by turns.
         picked.sort(key=itemgetter(0, 1))
         return self._handouts(connection, [id_ for _, _, id_ in picked])
 
-    def _choose(self, connection: sa.Connection, group: Group, now: datetime) -> list[sa.Row[Any]]:
-        c = job.c
-        statement = sa.select(c.id, c.attempt).where(
-            c.state == "waiting",
-            c.table_id == group.table,
-            c.requested_by == group.requested_by,
-            c.priority == group.priority,
-            self._not_handed(),
-        )
-        retries = statement.where(c.not_before <= now).order_by(c.not_before).limit(group.taken)
-        chosen: list[sa.Row[Any]] = list(connection.execute(retries))
+    def _choose(self, connection: sa.Connection, group: Group, now: datetime, *, retries: bool) -> list[sa.Row[Any]]:
+        """Find the next jobs of a group: attempts that are due again, then new jobs in the order of their rows."""
+        of = {"b_table": group.table, "b_person": group.requested_by, "b_priority": group.priority}
+        chosen: list[sa.Row[Any]] = []
+        if retries:
+            chosen += connection.execute(_retries, {**of, "b_limit": group.taken, "b_now": now})
         if len(chosen) < group.taken:
-            fresh = statement.where(c.not_before.is_(None)).order_by(c.row).limit(group.taken - len(chosen))
-            chosen.extend(connection.execute(fresh))
+            chosen += connection.execute(_fresh, {**of, "b_limit": group.taken - len(chosen)})
         return chosen
+
+    def _entry(self, group: Group, item: sa.Row[Any], now: datetime) -> dict[str, Any]:
+        return {
+            "job": item.id,
+            "attempt": item.attempt,
+            "table_id": group.table,
+            "requested_by": group.requested_by,
+            "priority": group.priority,
+            "started": False,
+            "published": 1,
+            "due": now + timedelta(seconds=self._settings.start_lease),
+        }
 
     def _handouts(self, connection: sa.Connection, jobs: Sequence[str]) -> list[Handout]:
         if not jobs:
