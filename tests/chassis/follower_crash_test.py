@@ -9,6 +9,7 @@ import pytest
 
 from stoa_chassis.database import Database
 from stoa_chassis.follower import Follower
+from tests.support.brokers import reached
 from tests.support.crash import Crash, crash_tasks
 from tests.support.following import NAME, World, message
 
@@ -53,6 +54,7 @@ async def test_a_crash_at_any_await_doubles_and_skips_nothing(world: World, brok
     outcomes: list[int] = []
     while True:
         bus = await broker.client()
+        await reached(bus)
         await trouble(world, bus)
         stop = asyncio.Event()
         one = Follower(
@@ -71,13 +73,13 @@ async def test_a_crash_at_any_await_doubles_and_skips_nothing(world: World, brok
         crash = Crash(len(outcomes) + 1, abandon=abandon)
         loop.set_task_factory(only_the_follower(crash))
         running = loop.create_task(one.run(stop))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not crash.happened and one.position("tables") < len(owner.events):
                 await asyncio.sleep(0)
         stop.set()
         if not crash.happened:
             # A few more awaits happen on the way out: they may crash, too.
-            await asyncio.wait({running}, timeout=5)
+            await asyncio.wait({running}, timeout=30)
         loop.set_task_factory(None)
         if not crash.happened:
             await running
@@ -87,12 +89,12 @@ async def test_a_crash_at_any_await_doubles_and_skips_nothing(world: World, brok
             running.cancel()
         else:
             with pytest.raises((BaseExceptionGroup, Crash.Happened)):
-                await asyncio.wait_for(running, 5)
+                await asyncio.wait_for(running, 30)
         if len(outcomes) % 15 == 0:
             # Nothing that is on the bus is new any more; it is what a wiped bus would bring again.
             await broker.wipe()
             other = await broker.client()
-            await eventually_put(other, owner.events)
+            await put_again(other, owner.events)
             await other.aclose()
         if not abandon:
             await bus.aclose()
@@ -117,9 +119,8 @@ def only_the_follower(crash: Crash) -> Any:
     return factory
 
 
-async def eventually_put(bus: Bus, events: list[Envelope]) -> None:
-    async with asyncio.timeout(10):
-        while not bus.connected:
-            await asyncio.sleep(0.01)
+async def put_again(bus: Bus, events: list[Envelope]) -> None:
+    """Do what a relay does after a wipe."""
+    await reached(bus)
     for first in range(0, len(events), 100):
         await put(bus, *events[first : first + 100])

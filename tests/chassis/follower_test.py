@@ -227,7 +227,8 @@ async def test_the_broker_is_killed_restarted_and_wiped_during_traffic(
     assert world.applied("scheduler") == upto(240)
 
 
-async def test_two_processes_share_the_work_and_neither_doubles_it(world: World, broker: Broker) -> None:
+async def test_two_processes_share_the_work_and_neither_doubles_it(database_url: str, broker: Broker) -> None:
+    world = World(database_url, "tables")
     buses = [await broker.client(), await broker.client()]
     other = Database(world.url)
     one, two = follower(world, buses[0], batch=7), follower(world, buses[1], batch=5, database=other)
@@ -236,8 +237,9 @@ async def test_two_processes_share_the_work_and_neither_doubles_it(world: World,
             await publish(buses[0], *world.owners["tables"].append(5))
         await one.wait_for("tables", 200)
         await two.wait_for("tables", 200)
-    await other.aclose()
     assert world.applied("tables") == upto(200)
+    await other.aclose()
+    await world.database.aclose()
 
 
 class TestFailure:
@@ -440,6 +442,7 @@ class TestHttpFeed:
                 await http_feed({"tables": base}, client)("tables", 0, 10)
 
 
+@pytest.mark.slow
 async def test_catching_up_with_ten_thousand_events(world: World, broker: Broker, capsys: Any) -> None:
     bus = await broker.client()
     for _ in range(20):

@@ -324,6 +324,7 @@ def test_whatever_happens_the_stream_is_the_log(
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
 async def test_catching_up_with_ten_thousand_events(database: Database, broker: Broker, capsys: Any) -> None:
     bus = await broker.client()
     for _ in range(10):
