@@ -7,7 +7,6 @@ import gzip
 import io
 import itertools
 import re
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -276,10 +275,7 @@ def _rows(path: Path, chosen: FileFormat, source: _Source, names: list[str]) -> 
 def _readable(path: Path, chosen: FileFormat) -> Iterator[None]:
     """Tell whatever a reader trips over as one sentence."""
     try:
-        with warnings.catch_warnings():
-            # Readers warn of much that is none of a person's business here, as of deviations that they can live with.
-            warnings.simplefilter("ignore")
-            yield
+        yield
     except UnreadableFileError as error:
         raise UnreadableFileError(
             f"The file {path.name} cannot be read as {_NAMES[chosen]}: {error}"
@@ -340,11 +336,12 @@ def _vounit(text: str) -> str:
     """Write a unit as VOUnits has it; an unknown one stays as it is."""
     from astropy import units  # noqa: PLC0415 - imported when needed
 
-    for known in ("vounit", "fits", "cds", "ogip", None):
+    for known in ("vounit", "fits", "cds", "ogip"):
         try:
-            unit = units.Unit(text, format=known)
-            return str(unit.to_string("vounit"))
-        except (ValueError, TypeError, AttributeError):
+            unit = units.Unit(text, format=known, parse_strict="silent")
+            if not isinstance(unit, units.UnrecognizedUnit):
+                return str(unit.to_string("vounit", deprecations="silent"))
+        except (ValueError, TypeError):
             continue
     return text
 
@@ -498,7 +495,8 @@ class _FitsSource(_Source):
             dtype = np.dtype("f8" if scaled and letter not in "EDA" else _FITS_DTYPES[letter])
             kind = _type_of(dtype, column.name, 0 if letter == "A" else 1)
         else:
-            sample = table.data[:0][column.name]
+            # An ASCII table cannot be looked at without rows.
+            sample = table.data[:1].field(index)
             kind = _type_of(sample.dtype, column.name, sample.ndim - 1)
         comment = header.comments[f"TTYPE{number}"] if f"TTYPE{number}" in header else ""
         if re.match(r"(?i)^label for (field|column)", comment):
@@ -524,10 +522,15 @@ class _FitsSource(_Source):
 
         column = table.columns[index]
         values = part.field(index)
-        if _VARIABLE.match(str(column.format)):
-            return _ragged_cells(list(values), column.name)
+        if variable := _VARIABLE.match(str(column.format)):
+            # A text of variable length comes as an array of characters.
+            listed = ["".join(np.asarray(value).tolist()) for value in values] if variable[1] == "A" else list(values)
+            return _ragged_cells(listed, column.name)
         mask = None
         values = np.asarray(values)
+        if values.dtype.kind in "SU":
+            # Blanks at its end do not belong to a text.
+            return _cells(np.char.rstrip(values), None, column.name)
         if values.dtype.kind == "b" and str(column.format).endswith("L"):
             # A logical is T, F, or 0 for null.
             mask = np.asarray(part.view(np.ndarray)[part.dtype.names[index]] == 0).reshape(values.shape)
@@ -697,10 +700,9 @@ class _CsvSource(_Source):
             for index, candidates in enumerate(kinds):
                 _narrow(batch.column(index), candidates)
         for found, candidates in zip(self.fields, kinds, strict=True):
-            found.type = next((kind for kind in _CSV_KINDS if kind in candidates), "string")
-            if candidates == set(_CSV_KINDS):
-                # No cell says anything.
-                found.type = "string"
+            # Where no cell says anything, every type is still possible.
+            narrowest = next((kind for kind in _CSV_KINDS if kind in candidates), "string")
+            found.type = "string" if candidates == set(_CSV_KINDS) else narrowest
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa  # noqa: PLC0415 - imported when needed
@@ -732,6 +734,10 @@ class _CsvSource(_Source):
 _CSV_KINDS = ("boolean", "long", "double")
 
 
+def _is_empty(texts: Any) -> bool:
+    return bool(len(texts) == texts.null_count)
+
+
 def _csv_header(path: Path) -> tuple[int, list[str], str, str]:
     """Find the header: how many lines to skip, the names, the delimiter and the encoding."""
     for encoding in ("utf-8-sig", "latin-1"):
@@ -755,7 +761,7 @@ def _narrow(texts: Any, candidates: set[str]) -> None:
     """Keep the types that all cells of a piece of a column allow."""
     from pyarrow import compute  # noqa: PLC0415 - imported when needed
 
-    if not candidates:
+    if not candidates or _is_empty(texts):
         return
     known = _known_numbers(texts)
     if "boolean" in candidates and not _all(compute.match_substring_regex(texts.drop_null(), _BOOLEAN)):

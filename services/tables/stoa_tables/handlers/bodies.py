@@ -143,7 +143,9 @@ async def saved_upload(form: FormData, name: str) -> AsyncIterator[Path]:
     if not isinstance(value, UploadFile) or not value.filename:
         raise InvalidRequestError(f"The form has no file in the field {name!r}", field=name)
     # The name tells the format where the content does not.
-    base = Path(value.filename.replace("\\", "/").replace("\0", "")).name[-_MAX_FILE_NAME:] or "upload"
+    base = Path(value.filename.replace("\\", "/").replace("\0", "")).name[-_MAX_FILE_NAME:]
+    if base in {"", ".", ".."}:
+        base = "upload"
     with tempfile.TemporaryDirectory(prefix="stoa-import-") as folder:
         path = Path(folder) / base
         await asyncio.to_thread(_save, value, path)
