@@ -14,7 +14,6 @@ import pytest
 from stoa_chassis.migrations import differences
 from stoa_chassis.projection import compare, rebuild
 from stoa_contracts.subjects import job_subject
-from stoa_executor.app import SERVICE
 from stoa_executor.models import metadata
 from stoa_executor.projection import ExecutorProjection
 from tests.executor.conftest import none_lives, tool
@@ -323,30 +322,6 @@ async def test_files_pass_through_the_store_from_job_to_job(memory: Memory) -> N
         assert used["outputs"]["back"] == made["outputs"]["files"]
 
 
-async def test_the_schema_is_that_of_the_models_and_a_rebuild_gives_the_same_rows(memory: Memory) -> None:
-    site, broker = memory
-    version = site.workflow(HELLO)
-    async with site.executor(await broker.client()) as executor:
-        done = await site.queue(site.request(version, {"name": "x"}))
-        failed = await site.queue(site.request(version, {"name": 7}))
-        called_off = site.request(version)
-        await site.cancel(called_off)
-        await executor.finished(done, failed)
-        async with asyncio.timeout(10):
-            while await executor.context.ledger.job(called_off.job) is None:
-                await asyncio.sleep(0.01)
-        database = executor.context.database
-        assert await asyncio.to_thread(differences, database, metadata) == []
-
-        def fetch(source: str, after: int, until: int) -> list[Any]:
-            assert source == "scheduler"
-            return site.cancellations[after:until]
-
-        await asyncio.to_thread(rebuild, database, executor.context.log, ExecutorProjection(), fetch, swap=False)
-        assert await asyncio.to_thread(lambda: list(compare(database, ExecutorProjection()))) == []
-    assert SERVICE.name == "executor"
-
-
 async def test_prefetched_jobs_go_back_when_long_ones_hold_the_engines(memory: Memory) -> None:
     site, broker = memory
     version = site.workflow(SLEEP)
@@ -358,3 +333,47 @@ async def test_prefetched_jobs_go_back_when_long_ones_hold_the_engines(memory: M
         messages = await subscription.fetch(1, 10)
         assert [json.loads(message.body)["job"] for message in messages] == [requests[1].job]
         assert time.monotonic() - begun < 8
+
+
+async def test_a_tool_that_writes_to_a_stored_input_fails_and_the_file_is_gone(memory: Memory) -> None:
+    site, broker = memory
+    vandal = tool(
+        "import os, sys; os.chmod(sys.argv[1], 0o644); open(sys.argv[1], 'r+').write('X')",
+        {"image": {"type": "File", "inputBinding": {"position": 1}}},
+    )
+    version = site.workflow(vandal)
+    async with site.executor(await broker.client()) as executor:
+        digest = executor.context.store.put_bytes(b"pixels").digest
+        image = {"class": "File", "location": f"sha256:{digest}", "basename": "m31.fits"}
+        (outcome,) = await executor.finished(await site.queue(site.request(version, {"image": image})))
+
+        assert (outcome["outcome"], outcome["outputs"]) == ("permanentFail", None)
+        assert outcome["error"].startswith("The tool changed its input file m31.fits")
+        assert not executor.context.store.has(digest)
+
+
+async def test_jobs_run_with_either_database(memory: Memory, database_url: str) -> None:
+    site, broker = memory
+    version = site.workflow(HELLO)
+    async with site.executor(await broker.client(), database_url=database_url) as executor:
+        done, failed = site.request(version, {"name": "x"}), site.request(version, {"name": 7})
+        called_off = site.request(version, {"name": "y"})
+        await site.cancel(called_off)
+        for request in (done, failed):
+            await site.queue(request)
+        outcomes = await executor.finished(done, failed)
+        assert [outcome["outcome"] for outcome in outcomes] == ["success", "permanentFail"]
+        async with asyncio.timeout(10):
+            while await executor.context.ledger.job(called_off.job) is None:
+                await asyncio.sleep(0.01)
+        assert (await executor.context.ledger.take(called_off)).decision == "cancelled"
+        assert (await executor.context.ledger.take(done)).decision == "drop"
+        database = executor.context.database
+        assert await asyncio.to_thread(differences, database, metadata) == []
+
+        def fetch(source: str, after: int, until: int) -> list[Any]:
+            assert source == "scheduler"
+            return site.cancellations[after:until]
+
+        await asyncio.to_thread(rebuild, database, executor.context.log, ExecutorProjection(), fetch, swap=False)
+        assert await asyncio.to_thread(lambda: list(compare(database, ExecutorProjection()))) == []

@@ -36,6 +36,7 @@ from stoa_executor.ledger import Ending, Ledger, Taken
 from stoa_executor.pool import EnginePool, EngineRequest, EngineResult
 from stoa_executor.settings import ExecutorSettings
 from stoa_executor.staging import (
+    InputGuard,
     InputStager,
     OutputCollector,
     StagedWorkflow,
@@ -74,6 +75,7 @@ class _Work:
     """When it got an engine's place."""
     started: bool = False
     cancelled: bool = False
+    guard: InputGuard | None = None
 
 
 class Agent:
@@ -339,7 +341,7 @@ class Agent:
         try:
             inputs = request.inputs
             if any(True for _ in file_objects(inputs)):
-                inputs = await asyncio.to_thread(self._stager.stage, inputs)
+                inputs, work.guard = await asyncio.to_thread(self._stage, inputs)
         except InputRefusedError as error:
             return None, str(error)
         work.started = True
@@ -359,6 +361,9 @@ class Agent:
         )
         self._mean_s += 0.2 * (result.wall_s - self._mean_s)
         return result, None
+
+    def _stage(self, inputs: dict[str, Any]) -> tuple[dict[str, Any], InputGuard]:
+        return self._stager.stage(inputs), InputGuard(self._store, inputs)
 
     async def _ending(
         self,
@@ -402,11 +407,13 @@ class Agent:
         folder = self._folder(work)
         outputs: dict[str, Any] | None = None
         error: str | None = None
-        if result.outcome == "success" and result.outputs is not None and not work.cancelled:
-            try:
+        try:
+            if work.guard is not None:
+                work.guard.check()
+            if result.outcome == "success" and result.outputs is not None and not work.cancelled:
                 outputs = OutputCollector(self._store, folder, readable).collect(result.outputs)
-            except InputRefusedError as refused:
-                error = str(refused)
+        except InputRefusedError as refused:
+            error = str(refused)
         kept = keep_log(self._store, folder / "log", self._settings.max_log_bytes)
         log = (
             None if kept is None else FileReference(name=f"{work.request.job}.log", sha256=kept.digest, size=kept.size)

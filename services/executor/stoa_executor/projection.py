@@ -50,6 +50,11 @@ class _Statements:
             .where(this, job.c.attempt <= p("b_attempt"), job.c.state != "cancelled")
             .values(attempt=p("b_attempt"), state="running", outcome=None, error=None)
         )
+        columns = ("id", "table_id", "attempt", "state")
+        values = sa.select(*(p(name, type_=job.c[name].type) for name in columns)).where(
+            ~sa.exists().where(job.c.id == p("id", type_=job.c.id.type))
+        )
+        self.start_new = sa.insert(job).from_select(columns, values)
         self.find = sa.select(job.c.state).where(this)
         self.finish = (
             sa.update(job)
@@ -66,11 +71,10 @@ class _Statements:
 
 
 def _started(connection: sa.Connection, s: _Statements, data: dict[str, Any]) -> None:
-    changed = connection.execute(s.start, {"b_job": data["job"], "b_attempt": data["attempt"]}).rowcount
-    if not changed and connection.execute(s.find, {"b_job": data["job"]}).first() is None:
-        connection.execute(
-            s.insert, {"id": data["job"], "table_id": data["table"], "attempt": data["attempt"], "state": "running"}
-        )
+    new = {"id": data["job"], "table_id": data["table"], "attempt": data["attempt"], "state": "running"}
+    # The first attempt of a job, which is nearly always the case, costs one statement.
+    if not connection.execute(s.start_new, new).rowcount:
+        connection.execute(s.start, {"b_job": data["job"], "b_attempt": data["attempt"]})
 
 
 def _finished(connection: sa.Connection, s: _Statements, data: dict[str, Any]) -> None:

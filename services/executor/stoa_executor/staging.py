@@ -24,6 +24,7 @@ from stoa_executor.domain import InputRefusedError, file_objects, local_path, ma
 from stoa_executor.store import FileStore, StoredFile, is_digest
 
 __all__ = [
+    "InputGuard",
     "InputStager",
     "OutputCollector",
     "StagedWorkflow",
@@ -330,6 +331,43 @@ class InputStager:
             msg = f"there is no directory {given}."
             raise InputRefusedError(msg)
         return path
+
+
+class InputGuard:
+    """Notices when a tool wrote to a stored input: as root, a program passes over a file's mode.
+
+    Parameters
+    ----------
+    store
+        The file store.
+    inputs
+        The input object of the job, with ``sha256:…`` locations.
+    """
+
+    def __init__(self, store: FileStore, inputs: dict[str, Any]) -> None:
+        self._store = store
+        self._names: dict[str, str] = {}
+        for value in file_objects(inputs):
+            digest = str(value.get("location", "")).removeprefix("sha256:")
+            if is_digest(digest):
+                self._names.setdefault(digest, str(value.get("basename") or digest))
+        self._states = {digest: store.state(digest) for digest in self._names}
+
+    def check(self) -> None:
+        """Look again.
+
+        Raises
+        ------
+        stoa_executor.domain.InputRefusedError
+            If a file was changed; it is no longer in the store.
+        """
+        for digest, state in self._states.items():
+            if self._store.state(digest) != state and self._store.discard_if_damaged(digest):
+                msg = (
+                    f"The tool changed its input file {self._names[digest]}, which other rows read too;"
+                    " the file was taken out of the file store."
+                )
+                raise InputRefusedError(msg)
 
 
 class OutputCollector:

@@ -230,6 +230,46 @@ class FileStore:
         with self.open(digest) as file:
             return hashlib.file_digest(cast("Any", file), "sha256").hexdigest() == digest
 
+    def state(self, digest: str) -> tuple[int, int] | None:
+        """Give what changes when somebody writes to a stored file, whatever its mode says.
+
+        Parameters
+        ----------
+        digest
+            64 hexadecimal digits.
+
+        Returns
+        -------
+        tuple or None
+            Time of the last change in nanoseconds and size; None if there is no such file.
+        """
+        try:
+            now = self.path(digest).stat()
+        except FileNotFoundError:
+            return None
+        return now.st_mtime_ns, now.st_size
+
+    def discard_if_damaged(self, digest: str) -> bool:
+        """Take a file out of the store whose content is no longer what its name says.
+
+        Parameters
+        ----------
+        digest
+            64 hexadecimal digits.
+
+        Returns
+        -------
+        bool
+            Whether it was damaged.
+        """
+        try:
+            if self.verify(digest):
+                return False
+        except UnknownFileError:
+            return True
+        self.path(digest).unlink(missing_ok=True)
+        return True
+
     def put_path(self, path: str | os.PathLike[str], *, move: bool = True) -> StoredFile:
         """Take a file of the local disk into the store.
 
