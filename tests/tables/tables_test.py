@@ -213,7 +213,9 @@ async def test_every_write_tells_its_position(quick: Harness) -> None:
 async def test_the_api_is_described_completely(quick: Harness) -> None:
     document = (await quick.client.get("/openapi.json")).json()
     operations = [
-        (path, method, operation) for path, methods in document["paths"].items() for method, operation in methods.items()
+        (path, method, operation)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
     ]
     assert len({operation["operationId"] for _, _, operation in operations}) == len(operations)
     references = set()
@@ -235,3 +237,39 @@ async def test_the_api_is_described_completely(quick: Harness) -> None:
         if path.startswith("/api"):
             assert operation["summary"], (path, method)
             assert operation.get("description"), (path, method)
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("double", "double"),
+        ("double?", ["null", "double"]),
+        ("double[]", {"type": "array", "items": "double"}),
+        ("string[]?", ["null", {"type": "array", "items": "string"}]),
+        (["int", "null", "int"], ["null", "int"]),
+        ({"type": "enum", "symbols": ["a", "b"]}, {"type": "enum", "symbols": ["a", "b"]}),
+        (
+            {"type": "record", "fields": [{"name": "ra", "type": "double?"}]},
+            {"type": "record", "fields": [{"name": "ra", "type": ["null", "double"]}]},
+        ),
+    ],
+)
+async def test_the_types_of_a_plain_table_are_written_out(quick: Harness, written: object, kept: object) -> None:
+    detail = await quick.plain("t", {"x": written})
+    assert detail["columns"][0]["type"] == kept
+    assert detail["columns"][0]["role"] == "input"
+
+
+@pytest.mark.parametrize(
+    "written", ["real", "", "[]", 5, None, [], {"type": "enum"}, {"type": "record", "fields": [1]}]
+)
+async def test_what_is_no_type_is_refused(quick: Harness, written: object) -> None:
+    columns = [{"name": "x", "type": written}]
+    problem = await quick.post("/tables", {"name": "t", "columns": columns}, expect=422)
+    assert "'x' has the type" in problem["detail"]
+
+
+async def test_two_columns_cannot_have_one_name(quick: Harness) -> None:
+    columns = [{"name": "x", "type": "int"}, {"name": "x", "type": "double"}]
+    problem = await quick.post("/tables", {"name": "t", "columns": columns}, expect=422)
+    assert "Two columns are called 'x'" in problem["detail"]

@@ -1,0 +1,1 @@
+"""Worktables, rows, links and their history."""

@@ -22,6 +22,7 @@ from stoa_contracts.types import Column, Values
 from stoa_tables import commands
 from stoa_tables.bundle import Bundle
 from stoa_tables.cascade import Recorder
+from stoa_tables.column_types import normal_type
 from stoa_tables.commands import DescribedWorkflow, Edit, RowsChangedError
 from stoa_tables.csv_rows import parse_csv
 from stoa_tables.cwl import describe
@@ -31,6 +32,7 @@ from stoa_tables.problems import InvalidRequestError, NameTakenError, Preconditi
 from stoa_tables.queries import Queries
 from stoa_tables.settings import TablesSettings
 from stoa_tables.store import Store
+from stoa_tables.values import check_default
 from stoa_tables.wire import (
     Added,
     CreateTable,
@@ -38,6 +40,7 @@ from stoa_tables.wire import (
     EditedRevision,
     EditRows,
     Linked,
+    NewColumn,
     NewJoin,
     NewLink,
     NewWorktable,
@@ -128,7 +131,7 @@ class TableService:
             else:
                 if new.columns is None or new.join is not None:
                     raise InvalidRequestError("A plain table is described by `columns`")
-                columns = [Column(**{**column.model_dump(), "role": "input"}) for column in new.columns]
+                columns = [_plain_column(column) for column in new.columns]
                 recorder.record(table, self._created(table, new, columns))
             return self._detail(recorder, table)
 
@@ -391,6 +394,12 @@ class TableService:
 
     def _detail(self, recorder: Recorder, table: str) -> TableDetail:
         return Queries(recorder.store).detail(table, self._position(recorder))
+
+
+def _plain_column(new: NewColumn) -> Column:
+    column = Column(**{**new.model_dump(), "role": "input", "type": normal_type(new.type, new.name)})
+    check_default(column)
+    return column
 
 
 def _table(recorder: Recorder, table: str) -> Table:
