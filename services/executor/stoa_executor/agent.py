@@ -55,7 +55,6 @@ _T = TypeVar("_T")
 _Answer = Literal["done", "again", "later", "nothing"]
 
 _FETCH_WAIT_S = 1.0
-_HEARTBEAT_S = 8.0
 _SHORT_JOB_S = 0.5
 """While jobs are this short on average, as many again are fetched ahead, to hide the way to the broker."""
 _PATIENCE_S = 2.0
@@ -447,7 +446,7 @@ class Agent:
 
     async def _beat(self) -> None:
         """Tell the queue and the ledger that we live."""
-        while not await wait_any(self._ended, seconds=_HEARTBEAT_S):
+        while not await wait_any(self._ended, seconds=self._settings.job_lease / 4):
             for work in list(self._work.values()):
                 for message in work.messages:
                     await self._quietly(message.in_progress())

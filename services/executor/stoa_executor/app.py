@@ -11,6 +11,7 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from stoa_chassis.bus import Bus
+from stoa_chassis.nats_bus import NatsBus
 from stoa_chassis.service import ServiceDefinition, create_service_app
 from stoa_executor.agent import Agent
 from stoa_executor.factory import ExecutorContext
@@ -42,6 +43,9 @@ def create_app(settings: ExecutorSettings, *, bus: Bus | None = None) -> FastAPI
         The broker, where it is not the NATS server of the settings.
     """
     store = FileStore(settings.files_folder)
+    bus = bus or NatsBus(
+        settings.nats_url, name="executor", replicas=settings.nats_replicas, ack_wait=settings.job_lease
+    )
     context: ExecutorContext = ExecutorContext.create(SERVICE, settings, bus=bus, store=store, parts={})
     host = socket.gethostname()
     ledger = Ledger(
@@ -51,6 +55,7 @@ def create_app(settings: ExecutorSettings, *, bus: Bus | None = None) -> FastAPI
         place=f"{host}:{settings.work_folder}",
         software={"cwltool": version("cwltool"), "python": platform.python_version(), "stoa": version("stoa-executor")},
         max_starts=settings.max_starts,
+        dead_after=2 * settings.job_lease,
     )
     agent = Agent(
         settings=settings,

@@ -122,7 +122,7 @@ class Ledger:
         place: str,
         software: Mapping[str, str],
         max_starts: int,
-        dead_after: float = 30.0,
+        dead_after: float,
     ) -> None:
         self._database = database
         self._events = events

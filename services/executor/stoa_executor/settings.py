@@ -40,6 +40,11 @@ class ExecutorSettings(ServiceSettings):
         default=None, description="Where tools are looked for, after this Python's own folder; default: PATH."
     )
     job_time_limit: float | None = Field(default=None, gt=0, description="Seconds after which any job is ended.")
+    job_lease: float = Field(
+        default=12.0,
+        ge=1,
+        description="Seconds of silence after which the queue hands a job to another executor; signs of life come four times as often.",
+    )
     max_starts: int = Field(
         default=5, ge=1, description="An attempt that the executor started so often without seeing its end has failed."
     )
