@@ -65,8 +65,11 @@ class _Look:
 
 _not_handed = ~sa.exists(sa.select(dispatch.c.job).where(dispatch.c.job == job.c.id))
 _waiting = sa.and_(job.c.state == "waiting", _not_handed)
-_first_retry = sa.select(sa.func.min(job.c.not_before)).where(_waiting)
-_any_fresh = sa.select(job.c.id).where(_waiting, job.c.not_before.is_(None)).limit(1)
+# Each order is that of an index, null though one column may be: else PostgreSQL would sort all that waits.
+_first_retry = (
+    sa.select(job.c.not_before).where(_waiting, job.c.not_before.is_not(None)).order_by(job.c.not_before).limit(1)
+)
+_any_fresh = sa.select(job.c.id).where(_waiting, job.c.not_before.is_(None)).order_by(job.c.not_before).limit(1)
 
 # Written once, because they run for each table that has jobs waiting.
 _of_group = (
@@ -80,7 +83,7 @@ _of_group = (
     .limit(sa.bindparam("b_limit", type_=sa.Integer))
 )
 _retries = _of_group.where(job.c.not_before <= sa.bindparam("b_now")).order_by(job.c.not_before)
-_fresh = _of_group.where(job.c.not_before.is_(None)).order_by(job.c.row)
+_fresh = _of_group.where(job.c.not_before.is_(None)).order_by(job.c.not_before, job.c.row)
 
 
 class Dispatcher:
@@ -199,7 +202,7 @@ class Dispatcher:
         # Topping up one by one would cost a transaction for each job.
         if waiting <= handed or handed > window * 3 // 4:
             return _Look(work=False, next=due)
-        retry = connection.execute(_first_retry).scalar_one()
+        retry = connection.execute(_first_retry).scalar_one_or_none()
         if (retry is not None and retry <= now) or connection.execute(_any_fresh).first():
             return _Look(work=True, next=None)
         return _Look(work=False, next=min((item for item in (due, retry) if item is not None), default=None))
@@ -281,7 +284,7 @@ class Dispatcher:
                 groups.append(Group(item.table_id, item.requested_by, item.priority, left))
         people = [(group.requested_by,) for group in groups]
         self._turns.forget_all_but([*people, *((group.requested_by, group.table) for group in groups)])
-        retry = connection.execute(_first_retry).scalar_one() if groups else None
+        retry = connection.execute(_first_retry).scalar_one_or_none() if groups else None
         retries = retry is not None and retry <= now
         picked: list[tuple[int, int, str]] = []
         while room > 0 and groups:
