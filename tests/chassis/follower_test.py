@@ -43,7 +43,7 @@ def world(sqlite_url: str) -> Iterator[World]:
 
 def follower(world: World, bus: Bus, **options: Any) -> Follower:
     parts: dict[str, Any] = {"database": world.database, "log": world.log, "apply": world.apply, "feed": world.feed}
-    pace: dict[str, Any] = {"wait": 0.1, "gap_wait": 0.05, "poll": 20.0}
+    pace: dict[str, Any] = {"wait": 0.1, "gap_wait": 0.05, "poll": 5.0}
     return Follower(NAME, list(world.owners), bus=bus, **(parts | pace | options))
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
+from stoa_chassis.bus import BusUnavailableError
 from stoa_chassis.memory_bus import MemoryBroker, MemoryBus
 from stoa_chassis.nats_bus import NatsBus
 
@@ -74,6 +75,16 @@ class NatsTestBroker:
         bus = NatsBus(self.server.url, **options)
         self._clients.push_async_callback(bus.aclose)
         await bus.connect()
+        # For a moment after a stream was deleted, the server cannot make one of the same name.
+        deadline = asyncio.get_running_loop().time() + 5
+        while self.server.is_running:
+            try:
+                await bus.ensure_streams()
+                break
+            except BusUnavailableError:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+                await asyncio.sleep(0.05)
         return bus
 
     async def stop(self) -> None:
