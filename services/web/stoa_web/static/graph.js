@@ -8,57 +8,82 @@ const WIDTH = 208;
 const HEIGHT = 92;
 const GAP_X = 72;
 const GAP_Y = 22;
+const LANE = 12;
 const MARGIN = 16;
 const SWEEPS = 4;
 const KINDS = { worktable: "▦", plain: "▤", join: "⋈" };
 const KIND_WORDS = { worktable: "", plain: "plain table", join: "join" };
 
-/** Give each table its column and its place in it. */
+/** Give each table its column and its place in it, and each edge the places that it passes. */
 export function layout(tables, links) {
-  const known = new Map(tables.map((table) => [table.id, table]));
   const parents = new Map(tables.map((table) => [table.id, new Set()]));
   for (const link of links) {
-    for (const parent of link.parents) if (known.has(parent) && known.has(link.table)) parents.get(link.table).add(parent);
+    for (const parent of link.parents) if (parents.has(parent)) parents.get(link.table)?.add(parent);
   }
   const layers = new Map();
   const layer = (id) => {
     if (!layers.has(id)) layers.set(id, parents.get(id).size ? 1 + Math.max(...[...parents.get(id)].map(layer)) : 0);
     return layers.get(id);
   };
-  tables.forEach((table) => layer(table.id));
   const columns = [];
-  for (const table of tables) (columns[layer(table.id)] ??= []).push(table.id);
-  const children = new Map(tables.map((table) => [table.id, []]));
-  for (const [child, its] of parents) for (const parent of its) children.get(parent).push(child);
+  const put = (id, x) => (columns[x] ??= []).push(id);
+  for (const table of tables) put(table.id, layer(table.id));
+
+  // An edge that crosses a column gets a lane of its own there, so that it does not run behind a table.
+  const before = new Map();
+  const after = new Map();
+  const join = (from, to) => {
+    after.set(from, [...(after.get(from) ?? []), to]);
+    before.set(to, [...(before.get(to) ?? []), from]);
+  };
+  const edges = [];
+  for (const [child, its] of parents) {
+    for (const parent of its) {
+      const path = [parent];
+      for (let x = layer(parent) + 1; x < layer(child); x++) {
+        path.push(`${parent}>${child}@${x}`);
+        put(path.at(-1), x);
+      }
+      path.push(child);
+      path.slice(1).forEach((to, index) => join(path[index], to));
+      edges.push(path);
+    }
+  }
+  const heightOf = (id) => (parents.has(id) ? HEIGHT : LANE);
+
   // What stands at the height of its neighbours has fewer crossings.
-  const order = new Map();
-  const note = (column) => column.forEach((id, index) => order.set(id, index - column.length / 2));
-  columns.forEach(note);
+  const middle = new Map();
+  const stack = (column) => {
+    const total = column.reduce((sum, id) => sum + heightOf(id) + GAP_Y, -GAP_Y);
+    let y = -total / 2;
+    for (const id of column) {
+      middle.set(id, y + heightOf(id) / 2);
+      y += heightOf(id) + GAP_Y;
+    }
+    return total;
+  };
+  columns.forEach(stack);
   const settle = (column, neighbours) => {
     const wish = (id) => {
-      const near = neighbours(id);
-      return near.length ? near.reduce((sum, each) => sum + order.get(each), 0) / near.length : order.get(id);
+      const near = neighbours.get(id) ?? [];
+      return near.length ? near.reduce((sum, each) => sum + middle.get(each), 0) / near.length : middle.get(id);
     };
     const wishes = new Map(column.map((id) => [id, wish(id)]));
     column.sort((a, b) => wishes.get(a) - wishes.get(b));
-    note(column);
+    stack(column);
   };
   for (let sweep = 0; sweep < SWEEPS; sweep++) {
-    columns.slice(1).forEach((column) => settle(column, (id) => [...parents.get(id)]));
-    columns.slice(0, -1).reverse().forEach((column) => settle(column, (id) => children.get(id)));
+    columns.slice(1).forEach((column) => settle(column, before));
+    columns.slice(0, -1).reverse().forEach((column) => settle(column, after));
   }
-  const tallest = Math.max(...columns.map((column) => column.length));
+  const tallest = Math.max(...columns.map(stack));
   const places = new Map();
   columns.forEach((column, x) => {
-    const top = ((tallest - column.length) * (HEIGHT + GAP_Y)) / 2;
-    column.forEach((id, y) => places.set(id, { x: MARGIN + x * (WIDTH + GAP_X), y: MARGIN + top + y * (HEIGHT + GAP_Y) }));
+    for (const id of column) {
+      places.set(id, { x: MARGIN + x * (WIDTH + GAP_X), y: MARGIN + tallest / 2 + middle.get(id) - heightOf(id) / 2, middle: MARGIN + tallest / 2 + middle.get(id) });
+    }
   });
-  return {
-    places,
-    edges: [...parents].flatMap(([child, its]) => [...its].map((parent) => [parent, child])),
-    width: 2 * MARGIN + columns.length * WIDTH + (columns.length - 1) * GAP_X,
-    height: 2 * MARGIN + tallest * HEIGHT + (tallest - 1) * GAP_Y,
-  };
+  return { places, edges, width: 2 * MARGIN + columns.length * WIDTH + (columns.length - 1) * GAP_X, height: 2 * MARGIN + tallest };
 }
 
 const clip = (text, length) => (text.length > length ? `${text.slice(0, length - 1)}…` : text);
@@ -93,13 +118,19 @@ function node(table, place) {
 export function draw(tables, links) {
   const { places, edges, width, height } = layout(tables, links);
   const busy = new Set(tables.filter((table) => table.counts.running || table.counts.queued).map((table) => table.id));
-  const lines = edges.map(([parent, child]) => {
-    const from = places.get(parent);
-    const to = places.get(child);
-    const [x1, y1, x2, y2] = [from.x + WIDTH, from.y + HEIGHT / 2, to.x, to.y + HEIGHT / 2];
-    const bend = Math.max(30, (x2 - x1) / 2);
-    const d = `M${x1} ${y1}C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}`;
-    return svg("path", { d, class: busy.has(child) ? "edge busy" : "edge" });
+  const lines = edges.map((path) => {
+    const [first, ...rest] = path.map((id) => places.get(id));
+    let d = `M${first.x + WIDTH} ${first.middle}`;
+    let [x, y] = [first.x + WIDTH, first.middle];
+    rest.forEach((place) => {
+      const bend = (place.x - x) / 2;
+      d += `C${x + bend} ${y} ${place.x - bend} ${place.middle} ${place.x} ${place.middle}`;
+      // Through a lane it goes straight on.
+      d += `H${place.x + WIDTH}`;
+      [x, y] = [place.x + WIDTH, place.middle];
+    });
+    d = d.slice(0, d.lastIndexOf("H"));
+    return svg("path", { d, class: busy.has(path.at(-1)) ? "edge busy" : "edge" });
   });
   return svg(
     "svg",

@@ -305,6 +305,7 @@ export class TableView {
     this.paging.hidden = total <= PAGE && this.state.offset === 0;
     this.nothing.hidden = items.length > 0;
     if (!items.length) this.nothing.replaceChildren(...this.emptyWords(narrowed, all));
+    for (const { line, item } of drawn.values()) line.setAttribute("aria-selected", String(item.row === this.state.row));
     this.panel.update(this.state.row === null ? null : (this.drawn.get(String(this.state.row))?.item ?? null));
   }
 
