@@ -471,6 +471,11 @@ def _expression_engines() -> set[int]:
 
 def _end_leftovers() -> int:
     """End what the tool left running, so that nothing writes to files after they were digested."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        # Nearly always: there is no child at all, and one call says so.
+        return 0
     keep = _expression_engines()
     ended: set[int] = set()
     for _ in range(200):
