@@ -187,11 +187,12 @@ def compare_joined(wanted: Sequence[Wanted], existing: Sequence[Row]) -> Differe
     any are added or removed, so that a value that arrives late fills its cell instead of making a new row.
     """
     difference = Difference()
+    if not wanted:
+        difference.removed.extend(existing)
+        return difference
     waiting: list[Wanted | None] = list(wanted)
     free: dict[int, Row] = {row.row: row for row in existing}
-    digests = (
-        {row.row: digest([row.inputs.get(name) for name in wanted[0].values]) for row in existing} if wanted else {}
-    )
+    digests = {row.row: digest([row.inputs.get(name) for name in wanted[0].values]) for row in existing}
     wanted_digests = [digest(list(item.values.values())) for item in wanted]
 
     def match(of_row: Callable[[Row], Hashable], of_wanted: Callable[[int, Wanted], Hashable]) -> None:
