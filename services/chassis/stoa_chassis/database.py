@@ -222,7 +222,15 @@ def _resolve(item: _Write) -> None:
 
 def _create_engine(url: URL) -> sa.Engine:
     if url.get_backend_name() != "sqlite":
-        return sa.create_engine(url, poolclass=QueuePool, pool_size=_READERS + 1, max_overflow=4, pool_pre_ping=True)
+        server = sa.create_engine(url, poolclass=QueuePool, pool_size=_READERS + 1, max_overflow=4, pool_pre_ping=True)
+
+        @sa.event.listens_for(server, "connect")
+        def _plan_anew(connection: Any, _record: Any) -> None:
+            # A plan that was kept from when a table was small scans it once it is large, until the server's statistics follow.
+            connection.execute("SET plan_cache_mode = force_custom_plan")
+            connection.commit()
+
+        return server
     engine = sa.create_engine(
         url,
         poolclass=QueuePool,
