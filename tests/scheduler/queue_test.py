@@ -12,7 +12,7 @@ from stoa_chassis.migrations import differences, upgrade
 from stoa_contracts.jobs import JobRequest
 from stoa_scheduler.app import SERVICE
 from stoa_scheduler.models import dispatch, job, row_state
-from stoa_scheduler.views import CancellationRequest, RunRequest
+from stoa_scheduler.views import CancellationRequest, RunRequest, TriggerRequest
 from tests.scheduler.neighbours import FLUX, IMAGE, version
 from tests.scheduler.site import Site
 
@@ -281,7 +281,7 @@ async def test_an_automatic_table_runs_what_becomes_stale(site: Site) -> None:
     table = site.tables.create("sources", rows=2)
     site.tables.add(table, {"image": None}, first=3)
     site.deliver_all()
-    await site.service().set_trigger(table, "automatic")
+    await site.service().set_trigger(table, TriggerRequest(mode="automatic"))
     assert statuses(site, table) == {1: "queued", 2: "queued", 3: "stale"}
     await site.dispatch()
     await site.finish_all()
@@ -304,7 +304,7 @@ async def test_an_automatic_table_runs_what_becomes_stale(site: Site) -> None:
     site.tables.change_workflow(table, "two", "one")
     site.deliver_all()
     assert site.states() == {"succeeded": 3, "cancelled": 3, "waiting": 3}
-    await site.service().set_trigger(table, "manual")
+    await site.service().set_trigger(table, TriggerRequest(mode="manual"))
     site.tables.edit(table, 1, 2, image="m31.fits")
     site.deliver_all()
     assert statuses(site, table)[1] == "stale"
@@ -315,7 +315,7 @@ async def test_an_automatic_table_runs_what_becomes_stale(site: Site) -> None:
 async def test_a_failed_row_of_an_automatic_table_waits_for_an_edit(site: Site) -> None:
     table = site.tables.create("sources", rows=1)
     site.deliver_all()
-    await site.service().set_trigger(table, "automatic")
+    await site.service().set_trigger(table, TriggerRequest(mode="automatic"))
     (request,) = await take_jobs(site)
     site.executor.start(request)
     site.executor.finish(request, "permanentFail", error="no source was found")
@@ -425,3 +425,25 @@ async def test_priority_goes_first_and_cancelling_what_waits_is_at_once(site: Si
     assert summary.states == {"cancelled": 400}
     assert summary.finished is not None
     site.check_counts()
+
+
+async def test_the_news_of_the_tables_may_come_before_those_of_the_executor(site: Site) -> None:
+    table = site.tables.create("sources", rows=1)
+    site.deliver_all()
+    await run(site, table)
+    (request,) = await take_jobs(site)
+    site.executor.start(request)
+    site.executor.finish(request)
+    site.tables.record(request)
+    site.deliver(site.tables)
+    assert statuses(site, table) == {1: "current"}
+    assert site.states() == {"succeeded": 1}
+    assert site.query(sa.select(dispatch)) == []
+    await run(site, table, scope="all")
+    site.deliver(site.executor)
+    assert statuses(site, table) == {1: "queued"}
+    assert site.states() == {"succeeded": 1, "waiting": 1}
+    detail = await site.service().job(request.job)
+    assert (detail.outcome, detail.exit_code, detail.host) == ("success", 0, "green-bank")
+    site.check_counts()
+    assert site.rebuilt_differently() == []

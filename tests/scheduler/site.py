@@ -65,19 +65,19 @@ class Site:
             metrics=Metrics("scheduler"),
             clock=lambda: self.now,
         )
+        self.policy = Policy(
+            self.events,
+            run_lease=timedelta(seconds=self.settings.run_lease),
+            on_start=self.dispatcher.note_start,
+        )
         self.follower = Follower(
             self.projection.name,
             ["tables", "executor"],
             bus=self.bus,
             database=self.database,
             log=self.events.log,
-            apply=lambda connection, envelope: self.policy.apply(connection, envelope),
+            apply=self.policy.apply,
             feed=http_feed({}, httpx.AsyncClient()),
-        )
-        self.policy = Policy(
-            self.events,
-            run_lease=timedelta(seconds=self.settings.run_lease),
-            on_start=self.dispatcher.note_start,
         )
 
     def service(self, actor: str = "jansky") -> SchedulerService:

@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from stoa_contracts.jobs import JobRequest
 from stoa_scheduler.models import job, row_state, run, table_state
 from stoa_scheduler.problems import NotFoundError, NothingToRunError
-from stoa_scheduler.views import CancellationRequest, RunRequest
+from stoa_scheduler.views import CancellationRequest, RunRequest, TriggerRequest
 from tests.scheduler.neighbours import version
 from tests.scheduler.site import Site
 
@@ -123,7 +123,7 @@ class Queue(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from("ab"), mode=st.sampled_from(["manual", "automatic"]))
     def set_trigger(self, name: str, mode: Any) -> None:
-        self.wait(self.site.service().set_trigger(self.sheets[name].table, mode))
+        self.wait(self.site.service().set_trigger(self.sheets[name].table, TriggerRequest(mode=mode)))
 
     # --- what machines do ----------------------------------------------------------------------------------------
 

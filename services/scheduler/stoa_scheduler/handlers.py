@@ -120,11 +120,11 @@ async def get_trigger(context: Context, table: TableName) -> Trigger:
     "/triggers/{table}",
     tags=["triggers"],
     summary="Set what starts a table's runs",
-    responses={200: _POSITION_HEADER, **problem_responses(NotFoundError, NothingToRunError)},
+    responses={200: _POSITION_HEADER, **problem_responses(NotFoundError, NothingToRunError, BehindError)},
 )
 async def set_trigger(context: Context, table: TableName, request: TriggerRequest, response: Response) -> Trigger:
     """Let a table run by itself, or by hand only. What is stale is queued at once where it becomes automatic."""
-    answer, position = await context.factory.create_scheduler_service().set_trigger(table, request.mode)
+    answer, position = await context.factory.create_scheduler_service().set_trigger(table, request)
     response.headers[_POSITION] = str(position)
     return answer
 

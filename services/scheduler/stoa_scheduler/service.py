@@ -10,12 +10,13 @@ import sqlalchemy as sa
 from pydantic import BaseModel
 from structlog.stdlib import BoundLogger
 
+from stoa_chassis.background import pause
 from stoa_chassis.database import Database
 from stoa_chassis.idempotency import once
 from stoa_chassis.log import Origin, read_checkpoint
 from stoa_chassis.projection import EventStore
 from stoa_contracts.ids import new_id
-from stoa_contracts.types import Mode, RowStatus
+from stoa_contracts.types import RowStatus
 from stoa_scheduler.commands import run_rows, set_mode
 from stoa_scheduler.domain import JobState, Scope
 from stoa_scheduler.models import idempotency
@@ -34,11 +35,13 @@ from stoa_scheduler.views import (
     RunRequest,
     SkippedRow,
     Trigger,
+    TriggerRequest,
 )
 
 __all__ = ["Committed", "SchedulerService"]
 
 _MOST_SKIPPED = 1000
+_ANOTHER_LOOK = 0.5
 
 #: Which rows a command means; `rows` is missing because it names them, and `all` because it means every status.
 _STATUSES: dict[Scope, list[RowStatus]] = {"stale": ["stale", "cancelled"], "failed": ["failed"]}
@@ -152,7 +155,7 @@ class SchedulerService:
         self._logger.info("jobs were cancelled", jobs=committed.answer.cancelled)
         return committed
 
-    async def set_trigger(self, table: str, mode: Mode) -> Committed[Trigger]:
+    async def set_trigger(self, table: str, request: TriggerRequest) -> Committed[Trigger]:
         """Set what starts a table's runs; a table that becomes automatic runs at once what is stale.
 
         Raises
@@ -161,7 +164,11 @@ class SchedulerService:
             If there is no such table.
         NothingToRunError
             If it is a plain table or a join.
+        BehindError
+            If the position that the request names was not reached in time.
         """
+        await self._wait_for(request.after)
+        mode = request.mode
 
         def command(connection: sa.Connection) -> Committed[Trigger]:
             state = SchedulerStore(connection).table(table)
@@ -258,7 +265,8 @@ class SchedulerService:
                     committed.clear()
                     if await self._database.read(applied) >= position:
                         return
-                    await committed.wait()
+                    # Another replica may be the one that follows.
+                    await pause(committed, _ANOTHER_LOOK)
         except TimeoutError:
             msg = (
                 f"The scheduler has not heard of position {position} of the tables service within"

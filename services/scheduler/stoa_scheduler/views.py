@@ -182,6 +182,7 @@ class TriggerRequest(_Request):
     """Set what starts a table's runs."""
 
     mode: Mode = Field(description="`manual`: a person. `automatic`: each change that makes rows stale.")
+    after: int | None = Field(default=None, ge=0, description="As with runs.")
 
 
 class Trigger(BaseModel):
