@@ -7,12 +7,16 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 
 __all__ = ["DEFAULT_URL", "Stoa", "StoaError", "UnreachableError"]
 
 DEFAULT_URL = "http://127.0.0.1:8500"
+
+_SERVER_ERRORS = 500
+_COME_BACK_S = 1.0
 
 
 class StoaError(Exception):
@@ -79,17 +83,32 @@ class Stoa:
         """
         try:
             answer = self.http.request(method, path, **more)
-        except httpx.TransportError as error:
-            raise UnreachableError(
-                f"No Stoa answers at {self.url}; start it with 'stoa up', or set STOA_URL"
-            ) from error
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise self._unreachable(error) from error
         if answer.is_error:
-            try:
-                problem = answer.json()
-            except ValueError:
-                problem = {"detail": f"{self.url} answered with status {answer.status_code}, and not as a Stoa does"}
-            raise StoaError(answer.status_code, problem)
-        return answer.json() if answer.content else None
+            raise self._refused(answer)
+        try:
+            return answer.json() if answer.content else None
+        except ValueError as error:
+            raise UnreachableError(f"{self.url} answers, but not as a Stoa does; does STOA_URL name one?") from error
+
+    def _unreachable(self, error: Exception) -> UnreachableError:
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+            return UnreachableError(f"No Stoa answers at {self.url}; start it with 'stoa up', or set STOA_URL")
+        if isinstance(error, httpx.TimeoutException):
+            return UnreachableError(f"The Stoa at {self.url} did not answer in time; what was asked may still be done")
+        if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
+            return UnreachableError(f"'{self.url}' is not the address of a Stoa, such as {DEFAULT_URL}; set STOA_URL")
+        return UnreachableError(f"The connection to {self.url} broke off; what was asked may have been done: {error}")
+
+    def _refused(self, answer: httpx.Response) -> StoaError:
+        try:
+            problem = answer.json()
+        except ValueError:
+            problem = None
+        if not isinstance(problem, dict):
+            problem = {"detail": f"{self.url} answered with status {answer.status_code}, and not as a Stoa does"}
+        return StoaError(answer.status_code, problem)
 
     # --- tables ----------------------------------------------------------------------------------------------------
 
@@ -100,7 +119,7 @@ class Stoa:
 
     def table(self, table: str) -> dict[str, Any]:
         """Give a table with its columns, workflow, links and counts."""
-        detail: dict[str, Any] = self.request("GET", f"/api/tables/{table}")
+        detail: dict[str, Any] = self.request("GET", f"/api/tables/{_quoted(table)}")
         return detail
 
     def create_worktable(
@@ -134,11 +153,13 @@ class Stoa:
 
     def delete_table(self, table: str) -> None:
         """Delete a table from which no other is filled."""
-        self.request("DELETE", f"/api/tables/{table}")
+        self.request("DELETE", f"/api/tables/{_quoted(table)}")
 
     def describe_column(self, table: str, column: str, **changes: str | None) -> dict[str, Any]:
         """Change a column's label, unit, UCD, utype or description."""
-        changed: dict[str, Any] = self.request("PATCH", f"/api/tables/{table}/columns/{column}", json=changes)
+        changed: dict[str, Any] = self.request(
+            "PATCH", f"/api/tables/{_quoted(table)}/columns/{_quoted(column)}", json=changes
+        )
         return changed
 
     def link(
@@ -153,7 +174,9 @@ class Stoa:
         """Fill a worktable's inputs from a parent's columns."""
         new = {"parent": parent, "per": per, "mapping": dict(mapping), "keys": None if keys is None else list(keys)}
         return self.request(
-            "POST", f"/api/tables/{table}/links", json={key: value for key, value in new.items() if value is not None}
+            "POST",
+            f"/api/tables/{_quoted(table)}/links",
+            json={key: value for key, value in new.items() if value is not None},
         )
 
     # --- rows ------------------------------------------------------------------------------------------------------
@@ -170,7 +193,7 @@ class Stoa:
         **parameters
             ``filter`` (one or a list), ``sort``, ``status``, ``limit`` (at most so many in all).
         """
-        path = f"/api/tables/{table}/{'elements' if elements else 'rows'}"
+        path = f"/api/tables/{_quoted(table)}/{'elements' if elements else 'rows'}"
         left = parameters.pop("limit", None)
         while left is None or left > 0:
             page = self.request("GET", path, params={"limit": min(left or 500, 500), **parameters})
@@ -183,18 +206,18 @@ class Stoa:
 
     def row(self, table: str, row: int) -> dict[str, Any]:
         """Give one row."""
-        found: dict[str, Any] = self.request("GET", f"/api/tables/{table}/rows/{row}")
+        found: dict[str, Any] = self.request("GET", f"/api/tables/{_quoted(table)}/rows/{row}")
         return found
 
     def add_rows(self, table: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Add rows: all of them, or none."""
-        added: dict[str, Any] = self.request("POST", f"/api/tables/{table}/rows", json={"rows": list(rows)})
+        added: dict[str, Any] = self.request("POST", f"/api/tables/{_quoted(table)}/rows", json={"rows": list(rows)})
         return added
 
     def add_csv(self, table: str, content: bytes) -> dict[str, Any]:
         """Add rows from CSV: all of them, or none."""
         added: dict[str, Any] = self.request(
-            "POST", f"/api/tables/{table}/rows", content=content, headers={"Content-Type": "text/csv"}
+            "POST", f"/api/tables/{_quoted(table)}/rows", content=content, headers={"Content-Type": "text/csv"}
         )
         return added
 
@@ -204,18 +227,20 @@ class Stoa:
         """Edit cells of a row; with a revision, only if nobody else has edited it since."""
         headers = {} if revision is None else {"If-Match": f'"{revision}"'}
         edited: dict[str, Any] = self.request(
-            "PATCH", f"/api/tables/{table}/rows/{row}", json=dict(values), headers=headers
+            "PATCH", f"/api/tables/{_quoted(table)}/rows/{row}", json=dict(values), headers=headers
         )
         return edited
 
     def remove_rows(self, table: str, rows: Sequence[int]) -> dict[str, Any]:
         """Remove rows: all of them, or none."""
-        removed: dict[str, Any] = self.request("DELETE", f"/api/tables/{table}/rows", json={"rows": list(rows)})
+        removed: dict[str, Any] = self.request(
+            "DELETE", f"/api/tables/{_quoted(table)}/rows", json={"rows": list(rows)}
+        )
         return removed
 
     def history(self, table: str, row: int) -> list[dict[str, Any]]:
         """Tell what happened to a row."""
-        told: list[dict[str, Any]] = self.request("GET", f"/api/tables/{table}/rows/{row}/history")["events"]
+        told: list[dict[str, Any]] = self.request("GET", f"/api/tables/{_quoted(table)}/rows/{row}/history")["events"]
         return told
 
     # --- runs ------------------------------------------------------------------------------------------------------
@@ -241,7 +266,7 @@ class Stoa:
     def set_mode(self, table: str, mode: str) -> None:
         """Set whether stale rows run by themselves (``automatic``) or by hand (``manual``)."""
         position = self.request("GET", "/api/tables")["position"]
-        self.request("PUT", f"/api/triggers/{table}", json={"mode": mode}, params={"after": position})
+        self.request("PUT", f"/api/triggers/{_quoted(table)}", json={"mode": mode, "after": position})
 
     def changes(self, tables: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
         """Give changes of tables as they happen, for ever; goes on by itself after a lost connection.
@@ -253,10 +278,11 @@ class Stoa:
         """
         import time
 
-        from httpx_sse import connect_sse
+        from httpx_sse import SSEError, connect_sse
 
         last: str | None = None
         parameters = {} if tables is None else {"tables": ",".join(tables)}
+        connected_once = False
         while True:
             headers = {"Last-Event-ID": last} if last else {}
             timeout = httpx.Timeout(30, read=60)
@@ -264,10 +290,23 @@ class Stoa:
                 with connect_sse(
                     self.http, "GET", "/api/changes", params=parameters, headers=headers, timeout=timeout
                 ) as source:
-                    source.response.raise_for_status()
+                    if source.response.is_error:
+                        source.response.read()
+                        raise self._refused(source.response)
+                    connected_once = True
                     for event in source.iter_sse():
                         last = event.id or last
                         if event.event == "change":
                             yield event.json()
-            except httpx.TransportError:
-                time.sleep(1)
+            except (httpx.TransportError, SSEError) as error:
+                if not connected_once:
+                    raise self._unreachable(error) from error
+            except StoaError as error:
+                # A service that is started again is back soon; what is refused now is refused later, too.
+                if not connected_once or error.status < _SERVER_ERRORS:
+                    raise
+            time.sleep(_COME_BACK_S)
+
+
+def _quoted(part: str) -> str:
+    return quote(part, safe="")

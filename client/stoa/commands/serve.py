@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from stoa.errors import Failure, Refused
+from stoa.output import emit, json_option
 
 __all__ = ["administration", "data_option", "migrate", "serve"]
 
@@ -41,17 +42,22 @@ def administration(data: Path | None) -> Any:
 @click.argument("service")
 @click.option("--fd", type=int, hidden=True, help="A listening socket from the parent process.")
 @click.option("--upgrade", is_flag=True, help="Bring the database to the newest schema first.")
-@click.option("--with-parent", is_flag=True, hidden=True, help="End when the parent process ends, however it ends.")
+@click.option("--with-parent", type=int, hidden=True, help="End when the process of this id ends, however it ends.")
+@click.option("--json", "as_json", is_flag=True, help="Write the log as JSON lines, also on a terminal.")
 @data_option
-def serve(service: str, fd: int | None, upgrade: bool, with_parent: bool, data: Path | None) -> None:
+def serve(
+    service: str, fd: int | None, upgrade: bool, with_parent: int | None, as_json: bool, data: Path | None
+) -> None:
     """Run SERVICE (tables, scheduler, executor or web) until it is told to stop.
 
     Its settings come from the environment and from the TOML file that STOA_CONFIG names.
     """
-    if with_parent:
+    if with_parent is not None:
         from stoa.supervisor.process import end_with_parent
 
-        end_with_parent()
+        end_with_parent(with_parent)
+    if as_json:
+        os.environ["STOA_LOG_FORMAT"] = "json"
     functions = administration(data)
     try:
         definition = functions.load_service(service)
@@ -67,12 +73,19 @@ def serve(service: str, fd: int | None, upgrade: bool, with_parent: bool, data: 
 @click.command()
 @click.argument("service")
 @data_option
-def migrate(service: str, data: Path | None) -> None:
+@json_option
+def migrate(service: str, data: Path | None, as_json: bool) -> None:
     """Bring the database of SERVICE, or of all services, to the newest schema."""
     functions = administration(data)
-    for name in functions.migrated_services() if service == "all" else [service]:
+    names = functions.migrated_services() if service == "all" else [service]
+    for name in names:
         try:
+            if functions.load_service(name).migrations is None:
+                raise Refused(f"The service {name} has no database")
             functions.migrate(name)
         except (functions.UnknownServiceError, functions.DatabaseUnavailableError) as error:
             raise Refused(str(error)) from error
-        click.echo(f"The database of {name} has the newest schema.")
+        if not as_json:
+            click.echo(f"The database of {name} has the newest schema.")
+    if as_json:
+        emit({"migrated": names})

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import click
+
+from stoa.output import json_option
 
 __all__ = ["up"]
 
@@ -30,7 +37,10 @@ __all__ = ["up"]
 )
 @click.option("--workers", type=click.IntRange(1, 1024), help="Rows that run at the same time; default: one per core.")
 @click.option("--nats-url", help="A NATS server that runs already; default: one of our own.")
-def up(host: str, port: int, data: Path, example: Path | None, workers: int | None, nats_url: str | None) -> None:
+@json_option
+def up(
+    host: str, port: int, data: Path, example: Path | None, workers: int | None, nats_url: str | None, as_json: bool
+) -> None:
     """Start all of Stoa on this machine, and stay until Ctrl-C.
 
     Services that end are started again. The logs of the services are in the folder logs of the data folder.
@@ -38,4 +48,55 @@ def up(host: str, port: int, data: Path, example: Path | None, workers: int | No
     from stoa.supervisor.stoa import Options, Supervisor
 
     options = Options(host=host, port=port, data=data, example=example, workers=workers, nats_url=nats_url)
-    Supervisor(options, click.echo).run()
+    Supervisor(options, JsonReporter() if as_json else PlainReporter()).run()
+
+
+class PlainReporter:
+    """Speaks to a person; on a terminal a line of progress is replaced by the next."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._in_place = sys.stdout.isatty()
+        self._unfinished = False
+
+    def say(self, text: str) -> None:
+        """Show a line that stays."""
+        with self._lock:
+            self._clear()
+            click.echo(text)
+
+    def progress(self, text: str) -> None:
+        """Show a line that the next one replaces where it can."""
+        with self._lock:
+            self._clear()
+            click.echo(text, nl=not self._in_place)
+            self._unfinished = self._in_place
+
+    def ready(self, url: str, data: Path) -> None:
+        """Tell that Stoa answers."""
+        self.say(f"Stoa answers at {url}")
+        self.say(f"Press Ctrl-C to stop it. Its data stay in {data}")
+
+    def _clear(self) -> None:
+        if self._unfinished:
+            click.echo("\r\033[K", nl=False)
+        self._unfinished = False
+
+
+class JsonReporter:
+    """Speaks to a program: one JSON object a line."""
+
+    def say(self, text: str) -> None:
+        """Tell a line."""
+        self._tell(event="message", text=text)
+
+    def progress(self, text: str) -> None:
+        """Tell a line that will be outdated soon."""
+        self._tell(event="progress", text=text)
+
+    def ready(self, url: str, data: Path) -> None:
+        """Tell that Stoa answers."""
+        self._tell(event="ready", url=url, data=str(data), pid=os.getpid())
+
+    def _tell(self, **what: Any) -> None:
+        click.echo(json.dumps(what, ensure_ascii=False))

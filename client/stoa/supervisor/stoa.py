@@ -4,32 +4,46 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from stoa.errors import Failure, Refused
+from stoa.supervisor.example import Example
 from stoa.supervisor.process import Service
 
-__all__ = ["Options", "Supervisor"]
+__all__ = ["Options", "Reporter", "Supervisor"]
 
-#: In the order in which they are stopped: who takes requests first, the truth last.
+#: In the order in which they are named to people.
 SERVICES = ("web", "executor", "scheduler", "tables")
 
 _READY_TIMEOUT_S = 90.0
 _STOP_TIMEOUT_S = 25.0
 _TICK_S = 0.2
+_NATS_PAUSE_S = 2.0
+_LOOPBACK = ("127.", "::1", "localhost")
+
+
+class Reporter(Protocol):
+    """Shows the person at the terminal, or the program that reads it, what happens."""
+
+    def say(self, text: str) -> None:
+        """Show a line that stays."""
+
+    def progress(self, text: str) -> None:
+        """Show a line that the next one replaces where it can."""
+
+    def ready(self, url: str, data: Path) -> None:
+        """Tell that Stoa answers."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +51,22 @@ class Options:
     """What ``stoa up`` was told."""
 
     host: str
+    """Address to listen on."""
+
     port: int
+    """Port to listen on; 0 takes a free one."""
+
     data: Path
+    """Folder for everything that Stoa keeps."""
+
     example: Path | None = None
+    """Folder of an example to load."""
+
     workers: int | None = None
+    """Rows that run at the same time."""
+
     nats_url: str | None = None
+    """A NATS server that runs already."""
 
 
 class Supervisor:
@@ -51,18 +76,21 @@ class Supervisor:
     ----------
     options
         What the user wants.
-    say
-        Shows a line to the person at the terminal.
+    reporter
+        Told what happens.
     """
 
-    def __init__(self, options: Options, say: Callable[[str], None]) -> None:
+    def __init__(self, options: Options, reporter: Reporter) -> None:
         self.options = options
         self.data = options.data.absolute()
-        self._say = say
+        self._reporter = reporter
         self._stop = threading.Event()
+        self._hurry = threading.Event()
         self._sockets: dict[str, socket.socket] = {}
         self._services: dict[str, Service] = {}
         self._nats: Any = None
+        self._nats_again = 0.0
+        self._example: Example | None = None
         self._lock: IO[str] | None = None
 
     @property
@@ -89,7 +117,8 @@ class Supervisor:
         try:
             self._start()
             if self._wait_until_ready():
-                self._welcome()
+                self._reporter.ready(self.url, self.data)
+                self._load_example()
             while not self._stop.wait(_TICK_S):
                 self._watch()
         finally:
@@ -97,6 +126,9 @@ class Supervisor:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         del number, frame
+        if self._stop.is_set():
+            # Whoever asks twice does not want to wait.
+            self._hurry.set()
         self._stop.set()
 
     # --- before anything is started ----------------------------------------------------------------------------------
@@ -113,11 +145,13 @@ class Supervisor:
         except BlockingIOError as error:
             self._lock.seek(0)
             holder = self._lock.read().strip() or "another process"
-            raise Refused(
-                f"Stoa already runs on {self.data} (process {holder}); stop it, or name another folder"
-            ) from error
+            raise Refused(f"Stoa already runs on {self.data} ({holder}); stop it, or name another folder") from error
+        self._note(f"process {os.getpid()}")
+
+    def _note(self, holder: str) -> None:
+        assert self._lock is not None  # noqa: S101 - taken before
         self._lock.truncate(0)
-        self._lock.write(str(os.getpid()))
+        self._lock.write(holder)
         self._lock.flush()
 
     def _listen(self) -> None:
@@ -128,8 +162,10 @@ class Supervisor:
                 self._sockets[name] = socket.create_server((host, port), family=family, backlog=512)
             except OSError as error:
                 raise Refused(
-                    f"Port {port} on {host} cannot be used: {error.strerror}; name another one (make up PORT=…, stoa up --port …)"
+                    f"Port {port} on {host} cannot be used: {error.strerror};"
+                    " name another one (make up PORT=…, stoa up --port …)"
                 ) from error
+        self._note(f"process {os.getpid()}, {self.url}")
 
     # --- running -----------------------------------------------------------------------------------------------------
 
@@ -137,7 +173,7 @@ class Supervisor:
         environment = self._environment()
         for name in reversed(SERVICES):
             descriptor = self._sockets[name].fileno()
-            self._services[name] = Service(name, descriptor, environment, self.data / "logs", self._say)
+            self._services[name] = Service(name, descriptor, environment, self.data / "logs", self._reporter.say)
             self._services[name].start()
 
     def _environment(self) -> dict[str, str]:
@@ -149,7 +185,8 @@ class Supervisor:
             environment[f"STOA_{name.upper()}_URL"] = f"http://127.0.0.1:{self._sockets[name].getsockname()[1]}"
         if self.options.workers is not None:
             environment["STOA_EXECUTOR_WORKERS"] = str(self.options.workers)
-        if self.options.example is not None:
+        # An example that was loaded once stays readable, also where it is not named again.
+        if self.options.example is not None or (self.data / "archive").is_dir():
             roots = json.loads(environment.get("STOA_EXECUTOR_INPUT_ROOTS", "[]"))
             environment["STOA_EXECUTOR_INPUT_ROOTS"] = json.dumps([*roots, str(self.data / "archive")])
         return environment
@@ -161,6 +198,7 @@ class Supervisor:
             raise Failure(
                 "The services of Stoa are not installed here; 'make up' in a checkout installs them"
             ) from error
+        _quiet_library_logs()
         self._nats = NatsServer(self.data / "nats", end_with_parent=True)
         try:
             self._nats.start()
@@ -172,12 +210,14 @@ class Supervisor:
     def _watch(self) -> None:
         for service in self._services.values():
             service.watch()
-        if self._nats is not None and not self._nats.is_running and not self._stop.is_set():
-            self._say("The NATS server ended and is started again.")
-            try:
-                self._nats.start()
-            except Exception as error:  # noqa: BLE001 - it is tried again at the next tick, whatever it was
-                self._say(str(error))
+        if self._nats is None or self._nats.is_running or time.monotonic() < self._nats_again:
+            return
+        self._nats_again = time.monotonic() + _NATS_PAUSE_S
+        self._reporter.say("The NATS server ended and is started again.")
+        try:
+            self._nats.start()
+        except Exception as error:  # noqa: BLE001 - it is tried again, whatever it was
+            self._reporter.say(str(error))
 
     def _wait_until_ready(self) -> bool:
         deadline = time.monotonic() + _READY_TIMEOUT_S
@@ -185,12 +225,13 @@ class Supervisor:
         while waiting and not self._stop.is_set():
             waiting = [name for name in waiting if not self._is_ready(name)]
             for name in waiting:
-                if self._services[name].pid is None:
-                    raise Failure(f"The {name} service does not start:\n{self._services[name].last_words}")
+                if self._services[name].gave_up:
+                    raise Failure(f"The {name} service does not start.\n{self._services[name].last_words}")
             if time.monotonic() > deadline:
                 raise Failure(
                     f"Not ready after {_READY_TIMEOUT_S:.0f} s: {', '.join(waiting)}; see {self.data / 'logs'}"
                 )
+            self._watch()
             if waiting:
                 self._stop.wait(0.05)
         return not self._stop.is_set()
@@ -199,80 +240,56 @@ class Supervisor:
         host, port = self._sockets[name].getsockname()[:2]
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}/readyz"
+        # Requests to this machine go to no proxy, whatever the environment says.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with urllib.request.urlopen(address, timeout=2) as answer:
+            with opener.open(address, timeout=2) as answer:
                 return bool(answer.status == 200)  # noqa: PLR2004
         except (urllib.error.URLError, OSError):
             return False
 
-    def _welcome(self) -> None:
-        self._say(f"Stoa answers at {self.url}")
-        if self.options.example is not None:
-            # In a thread, because the services are watched meanwhile.
-            threading.Thread(target=self._load_example, args=[self.options.example], daemon=True).start()
-        else:
-            self._say(f"Press Ctrl-C to stop it. Its data stay in {self.data}")
-
-    # --- the example -------------------------------------------------------------------------------------------------
-
-    def _load_example(self, example: Path) -> None:
-        from stoa.api import Stoa, StoaError, UnreachableError
-        from stoa.project import load_project
-
-        archive = self.data / "archive"
-        try:
-            if (maker := example / "make_archive.py").exists() and not self._made(maker, archive):
-                return
-            with Stoa(self.url) as stoa:
-                names = load_project(stoa, example / "project.yaml", {"ARCHIVE": archive.as_uri()}, self._say)
-                self._settle(stoa, names)
-        except (StoaError, UnreachableError, Refused, OSError) as error:
-            if not self._stop.is_set():
-                self._say(f"The example could not be loaded: {error}")
-
-    def _made(self, maker: Path, archive: Path) -> bool:
-        if not archive.exists():
-            self._say("Simulating the archive of the example")
-        command = [sys.executable, str(maker), str(archive)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - the example that the user named
-        if done.returncode:
-            self._say(f"The archive of the example could not be made: {done.stderr.strip()}")
-        return done.returncode == 0
-
-    def _settle(self, stoa: Any, names: list[str]) -> None:
-        told, quiet, counts = time.monotonic(), 0, dict[str, dict[str, int]]()
-        while not self._stop.is_set():
-            counts = {item["id"]: item["counts"] for item in stoa.tables() if item["name"] in names}
-            busy = any(count.get(status) for count in counts.values() for status in ("stale", "queued", "running"))
-            # What ends in one table begins in the next a moment later.
-            quiet = 0 if busy else quiet + 1
-            if quiet > 3:  # noqa: PLR2004
-                break
-            if time.monotonic() - told > 5:  # noqa: PLR2004
-                told = time.monotonic()
-                ended = sum(
-                    count.get(status, 0) for count in counts.values() for status in ("current", "failed", "cancelled")
-                )
-                self._say(
-                    f"The example runs: {ended} of {sum(sum(count.values()) for count in counts.values())} rows have ended"
-                )
-            self._stop.wait(0.3)
-        if not self._stop.is_set():
-            current = sum(count.get("current", 0) for count in counts.values())
-            failed = sum(count.get("failed", 0) for count in counts.values())
-            self._say(f"The example is ready: {current} rows are current, {failed} failed.")
-            self._say(f"Look at it: {self.url}  or  stoa table show sources")
-            self._say(f"Press Ctrl-C to stop Stoa. Its data stay in {self.data}")
+    def _load_example(self) -> None:
+        if self.options.host and not self.options.host.startswith(_LOOPBACK):
+            self._reporter.say("Whoever reaches this address may use it: Stoa asks for no password yet.")
+        if self.options.example is None:
+            return
+        self._example = Example(self.options.example, self.data / "archive", self.url, self._reporter)
+        self._example.start()
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def _end(self) -> None:
-        for name in SERVICES:
-            if name in self._services:
-                self._services[name].stop(_STOP_TIMEOUT_S)
+        # A second signal arrives here, and hurries.
+        self._stop.set()
+        deadline = time.monotonic() + _STOP_TIMEOUT_S
+
+        def is_over() -> bool:
+            return self._hurry.is_set() or time.monotonic() > deadline
+
+        if self._example is not None:
+            self._example.stop()
+        # First who takes requests, then who does the work, all at once: none needs another to end well.
+        # The broker goes last, because they send what they have still to say.
+        for names in (SERVICES[:1], SERVICES[1:]):
+            stopping = [self._services[name] for name in names if name in self._services]
+            for service in stopping:
+                service.ask_to_stop()
+            for service in stopping:
+                service.stop(is_over)
         if self._nats is not None:
             self._nats.stop()
         for each in self._sockets.values():
             each.close()
         if self._lock is not None:
+            self._lock.truncate(0)
             self._lock.close()
+
+
+def _quiet_library_logs() -> None:
+    """Keep the broker's log lines off the terminal: what matters of them is said here in sentences."""
+    import structlog
+
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(file=None),
+    )
