@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -60,11 +61,11 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def stoa(tmp_path_factory: pytest.TempPathFactory) -> RunningStoa:  # type: ignore[misc] # a generator
+def stoa(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStoa]:
     data = tmp_path_factory.mktemp("stoa") / "data"
     environment = {"STOA_EXECUTOR_INPUT_ROOTS": f'["{data.parent}"]'}
     with running_stoa(data, environment=environment) as stoa:
-        yield stoa  # type: ignore[misc]
+        yield stoa
 
 
 def failed_reason(stoa: RunningStoa, table: str) -> str:

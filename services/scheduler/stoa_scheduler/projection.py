@@ -82,6 +82,8 @@ class _Statements:
             .where(job.c.id == p("b_job"))
             .values(state="running", attempt=p("b_attempt"), host=p("b_host"), started=p("b_started"), not_before=None)
         )
+        # One comparison each: the parameters of IN are put in when a statement runs, which one for many rows cannot.
+        inactive = sa.and_(*(row.c.status != status for status in sorted(ACTIVE)))
         of_job = (row.c.table_id == p("b_table"), row.c.row == p("b_row"), row.c.job == p("b_job"))
         self.row_status = sa.update(row).where(*of_job).values(status=p("b_status"))
         self.queue_row = (
@@ -97,7 +99,7 @@ class _Statements:
                 row.c.row == p("b_row"),
                 row.c.revision == p("b_revision"),
                 version == p("b_version"),
-                sa.or_(row.c.job == p("b_job"), row.c.status.not_in(ACTIVE)),
+                sa.or_(row.c.job == p("b_job"), inactive),
             )
             .values(status="current", output_version=p("b_version"))
         )
@@ -115,7 +117,7 @@ class _Statements:
         self.remove_row = sa.delete(row).where(row.c.table_id == p("b_table"), row.c.row == p("b_row"))
         self.invalidate_row = (
             sa.update(row)
-            .where(row.c.table_id == p("b_table"), row.c.row == p("b_row"), row.c.status.not_in(ACTIVE))
+            .where(row.c.table_id == p("b_table"), row.c.row == p("b_row"), inactive)
             .values(status="stale", job=None)
         )
 
