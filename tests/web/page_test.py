@@ -316,7 +316,7 @@ async def test_a_failure_tells_its_reason_and_its_log(site: Site) -> None:
     await site.page.get_by_role("button", name="Run failed (1)").click()
     assert await site.job_of("sources", 3) != job
     await site.page.get_by_role("button", name="Stop (3)").click()
-    await expect(site.page.locator("tbody").get_by_text("cancelled", exact=True)).to_have_count(3)
+    await expect(site.page.locator("tbody .status.cancelled")).to_have_count(3)
 
 
 async def test_a_table_is_made_to_run_by_itself(site: Site) -> None:
@@ -326,7 +326,7 @@ async def test_a_table_is_made_to_run_by_itself(site: Site) -> None:
     await expect(switch).to_have_attribute("aria-checked", "false")
     await switch.click()
     await expect(switch).to_have_attribute("aria-checked", "true")
-    await expect(site.page.locator("tbody").get_by_text("queued", exact=True)).to_have_count(3)
+    await expect(site.page.locator("tbody .status.queued")).to_have_count(3)
     await site.page.reload()
     await expect(switch).to_have_attribute("aria-checked", "true")
 
