@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
 
 import pytest
@@ -9,6 +10,7 @@ import sqlalchemy as sa
 
 from stoa_chassis.database import Database
 from stoa_chassis.migrations import differences, upgrade
+from stoa_contracts.events.tables import EditedRow, RowEdited
 from stoa_contracts.jobs import JobRequest
 from stoa_scheduler.app import SERVICE
 from stoa_scheduler.models import dispatch, job, row_state
@@ -298,12 +300,17 @@ async def test_an_automatic_table_runs_what_becomes_stale(site: Site) -> None:
     assert len(site.own_events("job-queued")) == 2
     await site.dispatch()
     await site.finish_all()
+    site.tables.invalidate(table, [1, 2])
+    site.deliver_all()
+    assert statuses(site, table) == {1: "queued", 2: "queued", 3: "current"}
+    await site.dispatch()
+    await site.finish_all()
     site.tables.invalidate(table, None)
     site.deliver_all()
     assert statuses(site, table) == {1: "queued", 2: "queued", 3: "queued"}
     site.tables.change_workflow(table, "two", "one")
     site.deliver_all()
-    assert site.states() == {"succeeded": 3, "cancelled": 3, "waiting": 3}
+    assert site.states() == {"succeeded": 5, "cancelled": 3, "waiting": 3}
     await site.service().set_trigger(table, TriggerRequest(mode="manual"))
     site.tables.edit(table, 1, 2, image="m31.fits")
     site.deliver_all()
@@ -445,5 +452,25 @@ async def test_the_news_of_the_tables_may_come_before_those_of_the_executor(site
     assert site.states() == {"succeeded": 1, "waiting": 1}
     detail = await site.service().job(request.job)
     assert (detail.outcome, detail.exit_code, detail.host) == ("success", 0, "green-bank")
+    site.check_counts()
+    assert site.rebuilt_differently() == []
+
+
+async def test_a_paste_edits_many_rows_in_one_step(site: Site) -> None:
+    table = site.tables.create("sources", rows=1200)
+    site.deliver_all()
+    await run(site, table)
+    edited = [
+        EditedRow(row=row, revision=2, changes={"sigma": float(row)}, previous={"sigma": None})
+        for row in range(1, 1101)
+    ]
+    site.tables.tell(table, RowEdited(table=table, rows=edited))
+    site.deliver_all()
+    assert Counter(statuses(site, table).values()) == {"stale": 1100, "queued": 100}
+    assert site.states() == {"cancelled": 1100, "waiting": 100}
+    assert [len(event.data["jobs"]) for event in site.own_events("job-cancelled")] == [500, 500, 100]
+    await run(site, table)
+    (inputs,) = site.query(sa.select(job.c.inputs).where(job.c.row == 7, job.c.state == "waiting"))
+    assert inputs.inputs == {"image": "sources-7.fits", "sigma": 7.0, "note": None}
     site.check_counts()
     assert site.rebuilt_differently() == []

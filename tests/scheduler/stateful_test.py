@@ -91,6 +91,10 @@ class Queue(RuleBasedStateMachine):
         if sheet.rows.pop(row, None) is not None:
             self.site.tables.remove(sheet.table, row)
 
+    @rule(name=st.sampled_from("ab"), rows=st.none() | st.lists(ROWS, min_size=1, max_size=3, unique=True))
+    def invalidate(self, name: str, rows: list[int] | None) -> None:
+        self.site.tables.invalidate(self.sheets[name].table, rows)
+
     @rule(name=st.sampled_from("ab"), workflow=st.sampled_from(["one", "two"]))
     def change_workflow(self, name: str, workflow: str) -> None:
         sheet = self.sheets[name]
