@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
+import signal
+import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,8 +18,9 @@ import pytest
 from fastapi import FastAPI, Request, Response
 from starlette.responses import StreamingResponse
 
+from stoa_chassis.administration import load_service
 from stoa_chassis.problems import PROBLEM_MEDIA_TYPE
-from stoa_web.app import WebContext, create_app
+from stoa_web.app import SERVICE, WebContext, create_app
 from stoa_web.settings import WebSettings
 from tests.web.serving import closed_port, serving
 
@@ -329,3 +335,49 @@ async def test_the_page_allows_nothing_from_elsewhere(stoa: httpx.AsyncClient) -
     assert "http" not in page.replace("http-equiv", "")
     tag = (await stoa.get("/static/main.js")).headers["etag"]
     assert (await stoa.get("/static/main.js", headers={"If-None-Match": tag})).status_code == 304
+
+
+async def test_the_process_stops_in_order_while_somebody_listens(upstream: Upstream, tmp_path: Path) -> None:
+    async with serving(upstream.app) as url:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
+            listening.bind(("127.0.0.1", 0))
+            listening.listen()
+            port, fd = listening.getsockname()[1], listening.fileno()
+            code = f"import sys; from stoa_web.app import SERVICE; sys.exit(SERVICE.serve(fd={fd}))"
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-c",
+                code,
+                pass_fds=[fd],
+                stderr=asyncio.subprocess.PIPE,
+                env={**os.environ, "STOA_DATA": str(tmp_path), "STOA_TABLES_URL": url, "STOA_LOG_FORMAT": "json"},
+            )
+        try:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+                assert (await client.get("/healthz")).json()["service"] == "web"
+                async with client.stream("GET", "/api/changes") as answer:
+                    lines = answer.aiter_lines()
+                    assert await anext(lines) == "id: 1"
+                    process.send_signal(signal.SIGTERM)
+                    async with asyncio.timeout(10):
+                        assert not [line async for line in lines if line.startswith("id")]
+            async with asyncio.timeout(10):
+                _, said = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+        assert process.returncode == 0, said.decode()
+        assert b"Traceback" not in said
+        assert not list(tmp_path.iterdir()), "it keeps nothing"
+
+
+def test_wrong_settings_are_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("STOA_WEB_ANSWER_TIMEOUT", "-1")
+    assert SERVICE.serve() == 2
+    assert "answer_timeout" in capsys.readouterr().err
+
+
+async def test_it_is_installed_as_a_service_without_a_database() -> None:
+    service: object = load_service("web")
+    assert service is SERVICE
+    assert SERVICE.migrations is None
