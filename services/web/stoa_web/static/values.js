@@ -5,6 +5,7 @@ import { el, plural } from "./dom.js";
 
 const DIGEST = /^sha256:([0-9a-f]{64})$/;
 const FEW = 3;
+const DIGITS = 10;
 
 /** What a CWL type is in short: its name, whether it may be missing, and what can be chosen. */
 export function kind(type) {
@@ -59,12 +60,18 @@ function list(values) {
     const rest = values.length - first.length;
     return el("span", {}, first.flatMap((each, index) => (index ? [", ", file(each)] : [file(each)])), rest ? el("span", { class: "faint" }, ` and ${rest} more`) : null);
   }
-  const shown = first.map(text).join(", ");
+  const shown = first.map((each) => (isNumber(each) ? short(each) : text(each))).join(", ");
   const rest = values.length > FEW ? ", …" : "";
   return el("span", { title: clip(text(values), 1000) }, shown + rest, " ", el("span", { class: "faint" }, `(${values.length})`));
 }
 
 const clip = (written, length) => (written.length > length ? `${written.slice(0, length)}…` : written);
+
+/** A number with the digits that somebody reads; the whole one stands in the title and in the editor. */
+function short(number) {
+  if (typeof number !== "number" || Number.isInteger(number)) return String(number);
+  return String(Number(number.toPrecision(DIGITS)));
+}
 
 /** A value as plain text. */
 export function text(value) {
@@ -89,6 +96,7 @@ export function cell(value) {
     return el("span", { title: clip(stringify(value, 1), 1000) }, clip(fields, 120));
   }
   const written = text(value);
+  if (isNumber(value)) return short(value) === written ? written : el("span", { title: written }, short(value));
   return written.length > 24 ? el("span", { title: clip(written, 1000) }, clip(written, 300)) : written;
 }
 
