@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -17,6 +19,10 @@ DEFAULT_URL = "http://127.0.0.1:8500"
 
 _SERVER_ERRORS = 500
 _COME_BACK_S = 1.0
+
+#: What a service says that will soon be back.
+_PASSING = frozenset({502, 503})
+_PAUSES_S = (0.3, 1.0)
 
 
 class StoaError(Exception):
@@ -81,8 +87,11 @@ class Stoa:
         UnreachableError
             If no Stoa answers.
         """
+        if method == "POST":
+            # Under one key a request is carried out once, however often it is sent.
+            more["headers"] = {"Idempotency-Key": str(uuid.uuid4())} | more.get("headers", {})
         try:
-            answer = self.http.request(method, path, **more)
+            answer = self._sent(method, path, **more)
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise self._unreachable(error) from error
         if answer.is_error:
@@ -91,6 +100,20 @@ class Stoa:
             return answer.json() if answer.content else None
         except ValueError as error:
             raise UnreachableError(f"{self.url} answers, but not as a Stoa does; does STOA_URL name one?") from error
+
+    def _sent(self, method: str, path: str, **more: Any) -> httpx.Response:
+        """Send a request, again where a service was just started anew and sending it twice does no harm."""
+        pauses = _PAUSES_S if method in {"GET", "POST"} and "files" not in more else ()
+        for pause in pauses:
+            try:
+                answer = self.http.request(method, path, **more)
+            except (httpx.ReadError, httpx.RemoteProtocolError):
+                time.sleep(pause)
+                continue
+            if answer.status_code not in _PASSING:
+                return answer
+            time.sleep(pause)
+        return self.http.request(method, path, **more)
 
     def _unreachable(self, error: Exception) -> UnreachableError:
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
@@ -259,28 +282,34 @@ class Stoa:
 
     def cancel(self, table: str, rows: Sequence[int] | None = None) -> int:
         """Cancel the jobs of a table, or of some rows, and give their number."""
-        asked = {"table": table} | ({} if rows is None else {"rows": list(rows)})
+        position = self.request("GET", "/api/tables")["position"]
+        asked = {"table": table, "after": position} | ({} if rows is None else {"rows": list(rows)})
         cancelled: int = self.request("POST", "/api/cancellations", json=asked)["cancelled"]
         return cancelled
+
+    def run_state(self, run: str) -> dict[str, Any]:
+        """Tell how far a run got: its jobs by state, and when it began and ended."""
+        state: dict[str, Any] = self.request("GET", f"/api/runs/{_quoted(run)}")
+        return state
 
     def set_mode(self, table: str, mode: str) -> None:
         """Set whether stale rows run by themselves (``automatic``) or by hand (``manual``)."""
         position = self.request("GET", "/api/tables")["position"]
         self.request("PUT", f"/api/triggers/{_quoted(table)}", json={"mode": mode, "after": position})
 
-    def changes(self, tables: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    def changes(self, tables: Sequence[str] | None = None, *, after: int | None = None) -> Iterator[dict[str, Any]]:
         """Give changes of tables as they happen, for ever; goes on by itself after a lost connection.
 
         Parameters
         ----------
         tables
             Ids of tables; all, if it is not given.
+        after
+            The position of the log behind which they begin; without it, now.
         """
-        import time
-
         from httpx_sse import SSEError, connect_sse
 
-        last: str | None = None
+        last = None if after is None else str(after)
         parameters = {} if tables is None else {"tables": ",".join(tables)}
         connected_once = False
         while True:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 __all__ = ["LazyGroup", "main", "root"]
 
@@ -29,14 +32,24 @@ class LazyGroup(click.Group):
         return [*self._lazy, *super().list_commands(ctx)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a subcommand, or stand in for it where only its help is asked for."""
+        """Import a subcommand."""
         if cmd_name not in self._lazy:
             return super().get_command(ctx, cmd_name)
-        module, attribute, short_help = self._lazy[cmd_name]
-        if ctx.resilient_parsing and ctx.protected_args == []:
-            return click.Command(cmd_name, help=short_help)
+        module, attribute, _ = self._lazy[cmd_name]
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete the name of a subcommand without importing any."""
+        from click.shell_completion import CompletionItem
+
+        names = [
+            CompletionItem(name, help=short_help)
+            for name, (_, _, short_help) in self._lazy.items()
+            if name.startswith(incomplete)
+        ]
+        # What a command without subcommands completes: its options.
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of subcommands without importing them."""

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from stoa.bundles import bundle
 from stoa.errors import Refused
 
 if TYPE_CHECKING:
     from stoa.api import Stoa
 
-__all__ = ["ProjectFile", "bundle", "load_project", "read_project"]
+__all__ = ["ProjectFile", "load_project", "read_project"]
+
+
+_NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,62}$"
 
 
 class _Part(BaseModel):
@@ -73,7 +77,7 @@ class ColumnPart(_Part):
 class TablePart(_Part):
     """One table."""
 
-    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,62}$")
+    name: str = Field(pattern=_NAME)
     description: str = ""
     mode: Literal["manual", "automatic"] | None = None
     workflow: WorkflowPart | None = None
@@ -94,7 +98,7 @@ class TablePart(_Part):
 class ProjectFile(_Part):
     """A whole project file."""
 
-    project: str
+    project: str = Field(pattern=_NAME)
     description: str = ""
     tables: list[TablePart] = Field(min_length=1)
 
@@ -144,26 +148,6 @@ def read_project(path: Path, variables: Mapping[str, str]) -> ProjectFile:
         raise Refused(f"{path} is no project file: {where or 'the document'}: {first['msg']}") from error
 
 
-def bundle(main: Path, files: Sequence[Path], root: Path | None = None) -> dict[str, bytes]:
-    """Read the files of a workflow under their names relative to the folder of its main document.
-
-    Raises
-    ------
-    Refused
-        If one cannot be read, or lies outside that folder.
-    """
-    folder = (root or main.parent).resolve()
-    found = {}
-    for file in (main, *files):
-        try:
-            found[str(file.resolve().relative_to(folder))] = file.read_bytes()
-        except ValueError as error:
-            raise Refused(f"{file} lies outside {folder}, the folder of the workflow's main document") from error
-        except OSError as error:
-            raise Refused(f"{file} cannot be read: {error.strerror}") from error
-    return found
-
-
 def load_project(stoa: Stoa, path: Path, variables: Mapping[str, str], say: Callable[[str], None]) -> list[str]:
     """Create the tables of a project that do not exist yet, in their order.
 
@@ -185,40 +169,47 @@ def load_project(stoa: Stoa, path: Path, variables: Mapping[str, str], say: Call
     """
     project = read_project(path, variables)
     present = {table["name"] for table in stoa.tables()}
-    modes = []
-    for part in project.tables:
-        if part.name in present:
-            continue
-        say(f"Creating {part.name}")
-        columns = _create(stoa, part, project.project, path.parent)
-        for column, meaning in part.columns.items():
-            if column not in columns:
-                raise Refused(f"{path} describes the column {column}, which {part.name} does not have")
-            stoa.describe_column(part.name, column, **meaning.model_dump(exclude_none=True))
-        for link in part.links:
-            stoa.link(part.name, link.parent, link.mapping, per=link.per, keys=link.keys)
-        if part.rows:
-            stoa.add_rows(part.name, part.rows)
-        if part.mode is not None:
-            modes.append((part.name, part.mode))
-    for name, mode in modes:
-        stoa.set_mode(name, mode)
+    for index, part in enumerate(project.tables):
+        following = project.tables[index + 1 : index + 2]
+        if part.name not in present:
+            say(f"Creating {part.name}")
+            _complete(stoa, part, _create(stoa, part, project.project, path.parent), path)
+        elif following and following[0].name not in present:
+            # Whoever loaded it before was interrupted, perhaps in the middle of this table.
+            _complete(stoa, part, stoa.table(part.name), path)
     return [part.name for part in project.tables]
 
 
-def _create(stoa: Stoa, part: TablePart, project: str, folder: Path) -> set[str]:
+def _complete(stoa: Stoa, part: TablePart, table: Mapping[str, Any], path: Path) -> None:
+    """Do what is still missing of a table that was created."""
+    columns = {column["name"]: column for column in table["columns"]}
+    for name, meaning in part.columns.items():
+        if name not in columns:
+            raise Refused(f"{path} describes the column {name}, which {part.name} does not have")
+        said = meaning.model_dump(exclude_none=True)
+        if any(columns[name].get(key) != value for key, value in said.items()):
+            stoa.describe_column(part.name, name, **said)
+    linked = {parent for link in table["links"] for parent in link["parents"]}
+    for link in part.links:
+        if stoa.table(link.parent)["id"] not in linked:
+            stoa.link(part.name, link.parent, link.mapping, per=link.per, keys=link.keys)
+    if part.rows and not table["rows"]:
+        stoa.add_rows(part.name, part.rows)
+    if part.mode is not None:
+        stoa.set_mode(part.name, part.mode)
+
+
+def _create(stoa: Stoa, part: TablePart, project: str, folder: Path) -> dict[str, Any]:
     if part.workflow is not None:
         main = folder / part.workflow.main
         files = bundle(main, [folder / file for file in part.workflow.files])
-        created = stoa.create_worktable(part.name, files, main=main.name, description=part.description, project=project)
-    else:
-        assert part.join is not None  # noqa: S101 - the model holds one of the two
-        join = {
-            "kind": part.join.kind,
-            "left": part.join.left,
-            "right": part.join.right,
-            "on": part.join.match,
-            "columns": part.join.numbered(),
-        }
-        created = stoa.create_table(part.name, kind="join", join=join, description=part.description, project=project)
-    return {column["name"] for column in created["columns"]}
+        return stoa.create_worktable(part.name, files, main=main.name, description=part.description, project=project)
+    assert part.join is not None  # noqa: S101 - the model holds one of the two
+    join = {
+        "kind": part.join.kind,
+        "left": part.join.left,
+        "right": part.join.right,
+        "on": part.join.match,
+        "columns": part.join.numbered(),
+    }
+    return stoa.create_table(part.name, kind="join", join=join, description=part.description, project=project)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stoa.output import STATUSES, client, emit, grid, json_option
+from stoa.output import STATUSES, Markup, client, emit, grid, json_option
 
 if TYPE_CHECKING:
     from stoa.api import Stoa
@@ -34,7 +34,10 @@ def status(stoa: Stoa, as_json: bool) -> None:
         [
             item["name"],
             str(item["rows"]),
-            *(f"[{STATUSES[name][1]}]{item['counts'][name]}[/]" if item["counts"].get(name) else "" for name in shown),
+            *(
+                Markup(f"[{STATUSES[name][1]}]{item['counts'][name]}[/]") if item["counts"].get(name) else ""
+                for name in shown
+            ),
         ]
         for item in tables
     ]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from stoa.errors import Refused
-from stoa.output import STATUSES, cell, client, counted, emit, grid, json_option
+from stoa.output import STATUSES, Markup, client, counted, emit, grid, json_option, print_rows
 
 if TYPE_CHECKING:
     from stoa.api import Stoa
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 __all__ = ["table"]
 
 _TEXT_TYPES = {"string", "File", "Directory"}
+_SHOWN_REASONS = 10
+
+
+def _plural(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 @click.group()
@@ -36,8 +42,8 @@ def list_tables(stoa: Stoa, as_json: bool) -> None:
     elif not tables:
         click.echo("There is no table yet. Create one with 'stoa table create NAME --cwl FILE'.")
     else:
-        rows = [
-            [item["name"], item["kind"], str(item["rows"]), counted(item["counts"]), item["description"]]
+        rows: list[list[Markup | str]] = [
+            [item["name"], item["kind"], str(item["rows"]), Markup(counted(item["counts"])), item["description"]]
             for item in tables
         ]
         grid(["table", "kind", "rows", "status", "description"], rows, right=["rows"])
@@ -50,49 +56,51 @@ def list_tables(stoa: Stoa, as_json: bool) -> None:
 )
 @click.option("--sort", help="Columns, comma separated; -COLUMN sorts downwards.")
 @click.option("--status", type=click.Choice(list(STATUSES)), help="Only rows of this status.")
+@click.option("--columns", help="Only these columns, comma separated.")
 @click.option("--elements", is_flag=True, help="One line per element, not per row.")
-@click.option("-n", "--limit", default=50, show_default=True, help="At most so many lines.")
+@click.option("-n", "--limit", default=50, show_default=True, type=click.IntRange(min=1), help="At most so many lines.")
 @json_option
 @client
 def show(
     stoa: Stoa,
     name_: str,
+    *,
     filters: tuple[str, ...],
     sort: str | None,
     status: str | None,
+    columns: str | None,
     elements: bool,
     limit: int,
     as_json: bool,
 ) -> None:
-    """Show a table: its columns and rows."""
+    """Show a table: its columns and rows.
+
+    On a terminal the columns that fit are shown; --columns chooses others, and a pipe gets all of them.
+    """
     detail = stoa.table(name_)
     asked = {"filter": list(filters), "sort": sort, "status": status, "limit": limit}
+    # One more than is shown tells whether there is more.
+    asked["limit"] = limit + 1
     rows = list(stoa.rows(name_, elements=elements, **{key: value for key, value in asked.items() if value}))
+    rows, more = rows[:limit], rows[limit:]
     if as_json:
         emit({"table": detail, ("elements" if elements else "rows"): rows})
         return
-    columns = [column["name"] for column in detail["columns"]]
-    units = {column["name"]: column.get("unit") for column in detail["columns"]}
-    titles = {name: f"{name}\n[dim]{units[name]}[/]" if units[name] else name for name in columns}
-    shown = []
-    for row in rows:
-        mark, colour = STATUSES[row["status"]]
-        identity = str(row["row"]) + (f".{row['element']}" if row.get("element") is not None else "")
-        style = "dim" if row.get("outdated") else ""
-        values = [_styled(cell(row["values"].get(column)), style) for column in columns]
-        shown.append([identity, f"[{colour}]{mark} {row['status']}[/]", *values])
-    grid(["row", "status", *titles.values()], shown, title=f"{detail['name']}: {detail['description']}", right=["row"])
-    for row in rows:
-        if row.get("reason"):
-            click.echo(f"row {row['row']}: {row['reason']}")
-    if len(rows) == limit < detail["rows"]:
-        click.echo(f"The first {limit} lines; see more with --limit.")
+    known = {column["name"]: column for column in detail["columns"]}
+    chosen = [known[name] for name in _chosen(columns, known)]
+    print_rows(detail, rows, chosen)
+    if more:
+        click.echo(f"Only the first {limit} are shown; --limit shows more.")
 
 
-def _styled(text: str, style: str) -> str:
-    from rich.markup import escape
-
-    return f"[{style}]{escape(text)}[/]" if style else escape(text)
+def _chosen(columns: str | None, known: Mapping[str, Any]) -> list[str]:
+    if columns is None:
+        return list(known)
+    names = [name.strip() for name in columns.split(",")]
+    for name in names:
+        if name not in known:
+            raise Refused(f"There is no column {name}; the table has {', '.join(known)}")
+    return names
 
 
 @table.command()
@@ -112,10 +120,14 @@ def _styled(text: str, style: str) -> str:
 def create(
     stoa: Stoa, name: str, main: Path, description: str, project: str, files: tuple[Path, ...], as_json: bool
 ) -> None:
-    """Create a worktable NAME from a CWL document and the FILES that it refers to."""
-    from stoa.project import bundle
+    """Create a worktable NAME from a CWL document and the FILES that it refers to.
 
-    created = stoa.create_worktable(name, bundle(main, files), main=main.name, description=description, project=project)
+    Without FILES, those that the document names and that lie beside it, or below, are taken along.
+    """
+    from stoa.bundles import bundle, referred_files
+
+    contents = bundle(main, files or referred_files(main))
+    created = stoa.create_worktable(name, contents, main=main.name, description=description, project=project)
     if as_json:
         emit(created)
         return
@@ -146,6 +158,16 @@ def _assignments(words: tuple[str, ...], detail: dict[str, Any]) -> dict[str, An
     return values
 
 
+def _json_rows(content: bytes, path: str) -> list[dict[str, Any]]:
+    try:
+        rows = json.loads(content)
+    except ValueError as error:
+        raise Refused(f"{path} is not JSON: {error}") from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise Refused(f'{path} is not a list of objects, such as [{{"threshold": 5}}]')
+    return rows
+
+
 def _content(path: str) -> bytes:
     if path == "-":
         return sys.stdin.buffer.read()
@@ -164,21 +186,19 @@ def _content(path: str) -> bytes:
 @client
 def add(stoa: Stoa, name_: str, values: tuple[str, ...], csv: str | None, json_rows: str | None, as_json: bool) -> None:
     """Add a row with the values COLUMN=VALUE, or the rows of a file."""
+    if sum([bool(values), csv is not None, json_rows is not None]) > 1:
+        raise Refused("Rows come from values, from --csv or from --json-rows: give one of them")
     if csv is not None:
         added = stoa.add_csv(name_, _content(csv))
     elif json_rows is not None:
-        try:
-            rows = json.loads(_content(json_rows))
-        except ValueError as error:
-            raise Refused(f"{json_rows} is not JSON: {error}") from error
-        added = stoa.add_rows(name_, rows)
+        added = stoa.add_rows(name_, _json_rows(_content(json_rows), json_rows))
     else:
         added = stoa.add_rows(name_, [_assignments(values, stoa.table(name_))])
     if as_json:
         emit(added)
         return
     rows = added["rows"]
-    click.echo(f"Added row {rows[0]}." if len(rows) == 1 else f"Added {len(rows)} rows.")
+    click.echo(f"Added row {rows[0]}." if len(rows) == 1 else f"Added {_plural(len(rows), 'row')}.")
 
 
 @table.command()
@@ -208,17 +228,21 @@ def rm(stoa: Stoa, name_: str, rows: tuple[int, ...], as_json: bool) -> None:
     if as_json:
         emit(removed)
     else:
-        click.echo(f"Removed {len(rows)} rows.")
+        click.echo(f"Removed {_plural(len(rows), 'row')}.")
 
 
 @table.command()
 @click.argument("name_", metavar="TABLE")
 @click.confirmation_option(prompt="Delete the table? Its history stays in the log")
+@json_option
 @client
-def delete(stoa: Stoa, name_: str) -> None:
+def delete(stoa: Stoa, name_: str, as_json: bool) -> None:
     """Delete a table from which no other is filled."""
     stoa.delete_table(name_)
-    click.echo(f"Deleted {name_}.")
+    if as_json:
+        emit({"deleted": name_})
+    else:
+        click.echo(f"Deleted {name_}.")
 
 
 @table.command()
@@ -232,17 +256,19 @@ def delete(stoa: Stoa, name_: str) -> None:
 @client
 def run(stoa: Stoa, name_: str, rows: tuple[int, ...], scope: str, watch: bool, as_json: bool) -> None:
     """Run the stale rows of a table, or the ROWS that are named."""
-    started = stoa.run(name_, scope, rows=rows or None)
-    if as_json:
-        emit(started)
-    else:
-        click.echo(f"Queued {started['jobs']} jobs.")
-        for skipped in started["skipped"][:10]:
-            click.echo(f"row {skipped['row']} was left out: {skipped['reason']}")
-    if watch:
-        from stoa.watching import watch as watch_tables
+    from stoa.watching import watch_run
 
-        watch_tables(stoa, [name_], as_json=as_json)
+    started = stoa.run(name_, scope, rows=rows or None)
+    if as_json and not watch:
+        emit(started)
+    elif not as_json:
+        click.echo(f"Queued {_plural(started['jobs'], 'job')}.")
+        for skipped in started["skipped"][:_SHOWN_REASONS]:
+            click.echo(f"row {skipped['row']} was left out: {skipped['reason']}")
+        if started["skipped_total"] > _SHOWN_REASONS:
+            click.echo(f"… and {started['skipped_total'] - _SHOWN_REASONS} more")
+    if watch:
+        watch_run(stoa, started, as_json=as_json)
 
 
 @table.command()
@@ -254,7 +280,7 @@ def watch(stoa: Stoa, names: tuple[str, ...], as_json: bool) -> None:
 
     Exit status 1 if rows failed.
     """
-    from stoa.watching import watch as watch_tables
+    from stoa.watching import watch_tables
 
     watch_tables(stoa, list(names), as_json=as_json)
 
@@ -286,11 +312,18 @@ def import_(stoa: Stoa, file: Path, name: str | None, format_: str | None, descr
 @click.option("--ucd", help="UCD1+ word or words.")
 @click.option("--utype")
 @click.option("--description")
+@json_option
 @client
-def describe(stoa: Stoa, name_: str, column: str, **changes: str | None) -> None:
-    """Say what a COLUMN means."""
-    stoa.describe_column(name_, column, **{key: value for key, value in changes.items() if value is not None})
-    click.echo(f"Described {column}.")
+def describe(stoa: Stoa, name_: str, column: str, *, as_json: bool, **changes: str | None) -> None:
+    """Say what a COLUMN means; an empty text takes away what was said."""
+    said = {key: value or None for key, value in changes.items() if value is not None}
+    if not said:
+        raise Refused("Nothing is said of the column; give --label, --unit, --ucd, --utype or --description")
+    described = stoa.describe_column(name_, column, **said)
+    if as_json:
+        emit(described)
+    else:
+        click.echo(f"Described {column}.")
 
 
 @table.command()
@@ -335,8 +368,12 @@ def link(
 @table.command()
 @click.argument("name_", metavar="TABLE")
 @click.argument("mode", type=click.Choice(["manual", "automatic"]))
+@json_option
 @client
-def mode(stoa: Stoa, name_: str, mode: str) -> None:
+def mode(stoa: Stoa, name_: str, mode: str, as_json: bool) -> None:
     """Set whether what becomes stale runs by itself."""
     stoa.set_mode(name_, mode)
+    if as_json:
+        emit({"table": name_, "mode": mode})
+        return
     click.echo(f"{name_} runs {'by itself' if mode == 'automatic' else 'by hand'}.")
