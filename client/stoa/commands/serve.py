@@ -11,6 +11,7 @@ import click
 
 from stoa.errors import Failure, Refused
 from stoa.output import emit, json_option
+from stoa.supervisor import ADDRESSES
 
 __all__ = ["administration", "data_option", "migrate", "serve"]
 
@@ -29,6 +30,9 @@ def administration(data: Path | None) -> Any:
     """
     if data is not None:
         os.environ["STOA_DATA"] = str(data.absolute())
+    addresses = Path(os.environ.get("STOA_DATA", "stoa-data")) / ADDRESSES
+    if addresses.is_file():
+        os.environ.setdefault("STOA_CONFIG", str(addresses))
     try:
         from stoa_chassis import administration as functions
     except ImportError as error:

@@ -18,6 +18,7 @@ from types import FrameType
 from typing import IO, Any, Protocol
 
 from stoa.errors import Failure, Refused
+from stoa.supervisor import ADDRESSES
 from stoa.supervisor.example import Example
 from stoa.supervisor.process import Service
 
@@ -171,6 +172,7 @@ class Supervisor:
 
     def _start(self) -> None:
         environment = self._environment()
+        self._tell_addresses(environment)
         for name in reversed(SERVICES):
             descriptor = self._sockets[name].fileno()
             self._services[name] = Service(name, descriptor, environment, self.data / "logs", self._reporter.say)
@@ -190,6 +192,12 @@ class Supervisor:
             roots = json.loads(environment.get("STOA_EXECUTOR_INPUT_ROOTS", "[]"))
             environment["STOA_EXECUTOR_INPUT_ROOTS"] = json.dumps([*roots, str(self.data / "archive")])
         return environment
+
+    def _tell_addresses(self, environment: dict[str, str]) -> None:
+        # For the commands of an operator: the ports are others at each start.
+        names = ("nats_url", "tables_url", "scheduler_url", "executor_url")
+        lines = [f"{name} = {json.dumps(environment[f'STOA_{name.upper()}'])}\n" for name in names]
+        (self.data / ADDRESSES).write_text("# Where the services answer while 'stoa up' runs.\n" + "".join(lines))
 
     def _start_nats(self) -> str:
         try:
@@ -280,6 +288,7 @@ class Supervisor:
             self._nats.stop()
         for each in self._sockets.values():
             each.close()
+        (self.data / ADDRESSES).unlink(missing_ok=True)
         if self._lock is not None:
             self._lock.truncate(0)
             self._lock.close()
