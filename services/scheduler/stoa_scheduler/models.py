@@ -118,11 +118,13 @@ job = sa.Table(
     sa.Column("usage", sa.JSON(none_as_null=True)),
     sa.Column("log", sa.JSON(none_as_null=True), doc="A FileReference"),
     sa.Column("earlier", sa.JSON(none_as_null=True), doc="Earlier attempts, first one first: domain.Attempt"),
-    # The first index gives the next jobs of one group in row order, the second one the retries that are due.
+    # The first index gives the next jobs of one group in row order, the second one the retries that are due, and the
+    # last one all that is told of a run.
     sa.Index("ix_job_next", "state", "table_id", "requested_by", "priority", "not_before", "row"),
     sa.Index("ix_job_retries", "state", "not_before"),
-    sa.Index("ix_job_row", "table_id", "row"),
-    sa.Index("ix_job_run", "run", "state"),
+    sa.Index("ix_job_row", "table_id", "row", "id"),
+    sa.Index("ix_job_table", "table_id", "id"),
+    sa.Index("ix_job_run", "run", "state", "started", "finished"),
 )
 
 #: How many jobs wait, so that nobody has to count 100,000 of them to choose the next one.

@@ -334,9 +334,10 @@ def _job_cancelled(step: _Step, event: scheduler.JobCancelled) -> None:
     fewer: Counter[tuple[str, int]] = Counter()
     for piece in _pieces(event.jobs):
         statement = sa.select(job.c.id, job.c.row, job.c.state, job.c.requested_by, job.c.priority).where(
-            job.c.id.in_([reference.job for reference in piece]), job.c.state.in_(_UNENDED)
+            job.c.id.in_([reference.job for reference in piece])
         )
-        found = step.execute(statement).all()
+        # Were the state a condition, SQLite would rather walk all that waits than look up 500 jobs.
+        found = [item for item in step.execute(statement) if item.state in _UNENDED]
         if not found:
             continue
         step.execute(
@@ -346,10 +347,9 @@ def _job_cancelled(step: _Step, event: scheduler.JobCancelled) -> None:
                 state="cancelled", outcome="cancelled", error=event.reason, not_before=None, finished=step.envelope.time
             )
         )
-        rows = [
-            {"b_table": event.table, "b_row": item.row, "b_job": item.id, "b_status": "cancelled"} for item in found
-        ]
-        step.execute(step.s.row_status, rows)
+        c = step.s.row.c
+        of_jobs = (c.row.in_([item.row for item in found]), c.job.in_([item.id for item in found]))
+        step.execute(sa.update(step.s.row).where(c.table_id == event.table, *of_jobs).values(status="cancelled"))
         fewer.update((item.requested_by, item.priority) for item in found if item.state == "waiting")
     for (person, priority), number in sorted(fewer.items()):
         step.count(event.table, person, priority, -number)

@@ -51,7 +51,7 @@ _summary = (
 _of_attempt = (dispatch.c.job == sa.bindparam("b_job"), dispatch.c.attempt <= sa.bindparam("b_attempt"))
 _attempt_started = sa.update(dispatch).where(*_of_attempt).values(started=True, due=sa.bindparam("b_due"))
 _attempt_ended = sa.delete(dispatch).where(*_of_attempt)
-_withdraw = sa.delete(dispatch).where(dispatch.c.job == sa.bindparam("b_job"))
+_withdraw = sa.delete(dispatch).where(dispatch.c.job.in_(sa.bindparam("b_jobs", expanding=True)))
 
 
 class SchedulerStore:
@@ -148,23 +148,26 @@ class SchedulerStore:
             Leave out those of this workflow version.
         """
         c = job.c
+        states = ("waiting",) if waiting_only else _UNENDED
         statement = sa.select(c.id, c.table_id, c.row, c.revision, c.workflow_version, c.state)
-        statement = statement.where(c.state == "waiting" if waiting_only else c.state.in_(_UNENDED))
         if table is not None:
             statement = statement.where(c.table_id == table)
         if run is not None:
             statement = statement.where(c.run == run)
         if but_version is not None:
             statement = statement.where(c.workflow_version != but_version)
-        pieces: list[sa.Select[Any]] = [statement]
+        # Where rows or jobs are named, their states are looked at here: else SQLite would rather walk all that waits.
         if rows is not None:
             pieces = [statement.where(c.row.in_(piece)) for piece in _pieces(sorted(set(rows)))]
         elif jobs is not None:
             pieces = [statement.where(c.id.in_(piece)) for piece in _pieces(sorted(set(jobs)))]
+        else:
+            pieces = [statement.where(c.state.in_(states))]
         return [
             ActiveJob(item.id, item.table_id, item.row, item.revision, item.workflow_version, item.state)
             for piece in pieces
             for item in self._connection.execute(piece)
+            if item.state in states
         ]
 
     def is_superseded(self, job_id: str) -> bool:
@@ -257,19 +260,30 @@ class SchedulerStore:
         if found is None:
             msg = f"There is no run {id_!r}"
             raise NotFoundError(msg)
+        c = job.c
         statement = (
             sa.select(
-                _seen_state,
+                c.state,
                 sa.func.count().label("number"),
-                sa.func.min(job.c.started).label("started"),
-                sa.func.max(job.c.finished).label("finished"),
+                sa.func.min(c.started).label("started"),
+                sa.func.max(c.finished).label("finished"),
             )
-            .select_from(_with_dispatch)
-            .where(job.c.run == id_)
-            .group_by(_seen_state)
+            .where(c.run == id_)
+            .group_by(c.state)
         )
         groups = self._connection.execute(statement).all()
-        active = {"waiting", "dispatched", "running"} & {group.seen_state for group in groups}
+        states: dict[JobState, int] = {group.state: group.number for group in groups}
+        # From the few on the bus to their runs: in one statement SQLite would go the other way round.
+        on_bus = (
+            self._connection.execute(sa.select(dispatch.c.job).where(dispatch.c.started.is_(False))).scalars().all()
+        )
+        runs = (
+            self._connection.execute(sa.select(c.run).where(c.id.in_(piece))).scalars() for piece in _pieces(on_bus)
+        )
+        dispatched = sum(item == id_ for found_runs in runs for item in found_runs)
+        if dispatched:
+            states |= {"dispatched": dispatched, "waiting": states["waiting"] - dispatched}
+        active = states.keys() & set(_UNENDED)
         started = [group.started for group in groups if group.started is not None]
         finished = [group.finished for group in groups if group.finished is not None]
         return Run(
@@ -280,7 +294,7 @@ class SchedulerStore:
             reason=found.reason,
             priority=found.priority,
             jobs=found.jobs,
-            states={group.seen_state: group.number for group in groups},
+            states={state: number for state, number in states.items() if number},
             queued=found.queued,
             started=min(started, default=None),
             finished=None if active else max(finished, default=None),
@@ -321,8 +335,8 @@ class SchedulerStore:
 
     def withdraw(self, jobs: Sequence[str]) -> None:
         """Forget that jobs were handed out, whatever the attempt."""
-        if jobs:
-            self._connection.execute(_withdraw, [{"b_job": job_id} for job_id in jobs])
+        for piece in _pieces(jobs):
+            self._connection.execute(_withdraw, {"b_jobs": piece})
 
 
 def _pieces(items: Sequence[Any]) -> Iterable[Sequence[Any]]:

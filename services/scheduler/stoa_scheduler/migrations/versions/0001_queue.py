@@ -84,8 +84,9 @@ def upgrade() -> None:
     )
     op.create_index("ix_job_next", "job", ["state", "table_id", "requested_by", "priority", "not_before", "row"])
     op.create_index("ix_job_retries", "job", ["state", "not_before"])
-    op.create_index("ix_job_row", "job", ["table_id", "row"])
-    op.create_index("ix_job_run", "job", ["run", "state"])
+    op.create_index("ix_job_row", "job", ["table_id", "row", "id"])
+    op.create_index("ix_job_table", "job", ["table_id", "id"])
+    op.create_index("ix_job_run", "job", ["run", "state", "started", "finished"])
     op.create_table(
         "backlog",
         sa.Column("table_id", sa.String(36), nullable=False),
