@@ -209,6 +209,14 @@ FAILURES: list[tuple[str, dict[str, Any], dict[str, Any], str, str, int | None]]
         -11,
     ),
     (
+        "a tool that was killed from outside",
+        tool("import os, signal; os.kill(os.getpid(), signal.SIGKILL)"),
+        {},
+        "temporaryFail",
+        "The tool was ended by signal 9 (SIGKILL).",
+        -9,
+    ),
+    (
         "a temporary failure",
         tool(
             "import sys; sys.exit('no licence') if 0 else (print('busy', file=sys.stderr), sys.exit(75))",
