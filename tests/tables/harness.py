@@ -24,6 +24,7 @@ from stoa_contracts.ids import new_id
 from stoa_contracts.registry import Event
 from stoa_contracts.types import JobReference, Outcome, Usage
 from stoa_tables.app import SERVICE
+from stoa_tables.changes import ChangeFeed
 from stoa_tables.context import TablesContext
 from stoa_tables.settings import TablesSettings
 
@@ -52,6 +53,7 @@ class Harness:
 
     client: httpx.AsyncClient
     context: TablesContext
+    feed: ChangeFeed
     broker: MemoryBroker
     positions: dict[str, int] = field(default_factory=dict)
     sequences: dict[str, int] = field(default_factory=dict)
@@ -67,10 +69,10 @@ class Harness:
     async def get(self, path: str, **parameters: Any) -> Any:
         return (await self.request("GET", path, expect=200, params=parameters)).json()
 
-    async def post(self, path: str, body: Any, *, expect: int = 201, **headers: str) -> Any:
+    async def post(self, path: str, body: Any, *, expect: int = 201, headers: Mapping[str, str] | None = None) -> Any:
         return (await self.request("POST", path, expect=expect, json=body, headers=headers)).json()
 
-    async def patch(self, path: str, body: Any, *, expect: int = 200, **headers: str) -> Any:
+    async def patch(self, path: str, body: Any, *, expect: int = 200, headers: Mapping[str, str] | None = None) -> Any:
         return (await self.request("PATCH", path, expect=expect, json=body, headers=headers)).json()
 
     async def worktable(self, name: str, inputs: Mapping[str, Any], outputs: Mapping[str, Any], **more: Any) -> Any:
@@ -250,4 +252,4 @@ async def running(database_url: str, folder: Path, **settings: Any) -> AsyncIter
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://stoa", timeout=60) as client,
     ):
-        yield Harness(client, context, broker)
+        yield Harness(client, context, app.state.changes, broker)

@@ -112,7 +112,7 @@ async def test_of_two_who_edit_a_row_one_is_told_and_nothing_is_lost(stoa: Harne
     assert refused.headers["ETag"] == taken.headers["ETag"] == '"2"'
     # The one who was refused does it again, on what is there now.
     mine = {"x": 1} if taken.json()["values"]["x"] == 0 else {"y": 2}
-    again = await stoa.patch("/tables/t/rows/1", mine, **{"If-Match": refused.headers["ETag"]})
+    again = await stoa.patch("/tables/t/rows/1", mine, headers={"If-Match": refused.headers["ETag"]})
     assert again["values"] == {"x": 1, "y": 2}
 
 
@@ -136,8 +136,8 @@ async def test_many_edits_are_made_together_or_not_at_all(stoa: Harness) -> None
 async def test_what_is_no_etag_is_refused(quick: Harness) -> None:
     await quick.plain("t", {"x": "int"})
     await quick.add("t", {"x": 1})
-    await quick.patch("/tables/t/rows/1", {"x": 2}, expect=422, **{"If-Match": "1"})
-    await quick.patch("/tables/t/rows/1", {"x": 2}, **{"If-Match": "*"})
+    await quick.patch("/tables/t/rows/1", {"x": 2}, expect=422, headers={"If-Match": "1"})
+    await quick.patch("/tables/t/rows/1", {"x": 2}, headers={"If-Match": "*"})
     await quick.request("DELETE", "/tables/t/rows/1", expect=412, headers={"If-Match": '"1"'})
     await quick.request("DELETE", "/tables/t/rows/1", expect=204, headers={"If-Match": '"2"'})
 

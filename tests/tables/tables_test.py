@@ -183,11 +183,13 @@ async def test_a_table_with_children_is_not_deleted(stoa: Harness) -> None:
 async def test_a_post_with_a_key_is_carried_out_once(stoa: Harness) -> None:
     await stoa.plain("targets", {"ra": "double"})
     body = {"rows": [{"ra": 1.0}]}
-    first = await stoa.post("/tables/targets/rows", body, **{"Idempotency-Key": "k1"})
-    second = await stoa.post("/tables/targets/rows", body, **{"Idempotency-Key": "k1"})
+    first = await stoa.post("/tables/targets/rows", body, headers={"Idempotency-Key": "k1"})
+    second = await stoa.post("/tables/targets/rows", body, headers={"Idempotency-Key": "k1"})
     assert first == second
     assert len(await stoa.rows("targets")) == 1
-    other = await stoa.post("/tables/targets/rows", {"rows": [{"ra": 2.0}]}, expect=422, **{"Idempotency-Key": "k1"})
+    other = await stoa.post(
+        "/tables/targets/rows", {"rows": [{"ra": 2.0}]}, expect=422, headers={"Idempotency-Key": "k1"}
+    )
     assert other["type"] == "urn:stoa:problem:idempotency-key-reused"
 
 

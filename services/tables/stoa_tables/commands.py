@@ -359,14 +359,8 @@ def add_rows(table: Table, rows: Iterable[Values], *, event_bytes: int, checked:
     _refuse_derived(table)
     if not checked:
         rows = _check_rows(table, rows)
-    numbered = (
-        RowInputs.model_construct(row=row, inputs=inputs, derived_from=None)
-        for row, inputs in enumerate(rows, table.next_row)
-    )
-    return [
-        RowsAdded.model_construct(table=table.id, rows=some, cause=None)
-        for some in _pack(numbered, _size_of_row, event_bytes)
-    ]
+    numbered = (RowInputs(row=row, inputs=inputs) for row, inputs in enumerate(rows, table.next_row))
+    return [RowsAdded(table=table.id, rows=some) for some in _pack(numbered, _size_of_row, event_bytes)]
 
 
 def _refuse_derived(table: Table) -> None:
@@ -717,7 +711,7 @@ def _pack(values: Iterable[_T], size_of: Callable[[_T], int], limit: int) -> Ite
 
 
 def _size_of_row(row: RowInputs) -> int:
-    size = len(json.dumps(row.inputs)) + (400 if row.derived_from else 50)
+    size = _size_of_values(row.inputs) + (400 if row.derived_from else 50)
     if size > _MAX_ROW:
         raise InvalidRequestError(
             f"Row {row.row} has {size:,} characters; a row may have {_MAX_ROW:,}. Large data belongs into files"
@@ -726,12 +720,26 @@ def _size_of_row(row: RowInputs) -> int:
 
 
 def _size_of_edit(edit: EditedRow) -> int:
-    size = len(json.dumps(edit.changes))
+    size = _size_of_values(edit.changes)
     if size > _MAX_ROW:
         raise InvalidRequestError(
             f"Row {edit.row} has {size:,} characters; a row may have {_MAX_ROW:,}. Large data belongs into files"
         )
-    return size + len(json.dumps(edit.previous)) + 60
+    return size + _size_of_values(edit.previous) + 60
+
+
+def _size_of_values(values: Values) -> int:
+    """Estimate how many bytes of JSON values are; writing them would cost more than recording them."""
+    size = 0
+    for name, value in values.items():
+        size += len(name) + 6
+        if isinstance(value, str):
+            size += len(value) if value.isascii() else 4 * len(value)
+        elif isinstance(value, list | dict):
+            size += len(json.dumps(value))
+        else:
+            size += 20
+    return size
 
 
 def _listed(names: Sequence[str]) -> str:

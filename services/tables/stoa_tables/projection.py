@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, get_args
 
 import sqlalchemy as sa
@@ -21,6 +23,10 @@ from stoa_tables.models import NO_ELEMENT, read_model
 from stoa_tables.store import Store, chunks
 
 __all__ = ["TablesProjection"]
+
+
+#: More rows than these are inserted without the comfort of SQLAlchemy.
+_MANY = 100
 
 
 class TablesProjection:
@@ -253,7 +259,9 @@ class _Batch:
     # --- what is written at once ---
 
     def insert(self, table: str, values: Sequence[Mapping[str, Any]]) -> None:
-        if values:
+        if len(values) > _MANY:
+            _insert_many(self.connection, self.statements.insert[table], values)
+        elif values:
             self.connection.execute(self.statements.insert[table], values)
 
     def update_table(self, **values: Any) -> None:
@@ -269,6 +277,26 @@ class _Batch:
         for name in names:
             item = self.tables[name]
             self.connection.execute(sa.delete(item).where(item.c.table_id == self.table))
+
+
+def _insert_many(connection: sa.Connection, statement: sa.Insert, values: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows that all have the same columns, with nothing between us and the driver: it takes half the time."""
+    names = list(values[0])
+    compiled = statement.compile(dialect=connection.dialect, column_keys=names)
+    write = {name: json.dumps for name in names if isinstance(statement.table.c[name].type, sa.JSON)}
+    columns = [
+        [value if value is None else write[name](value) for value in map(itemgetter(name), values)]
+        if name in write
+        else list(map(itemgetter(name), values))
+        for name in names
+    ]
+    if connection.dialect.positional:
+        order = [names.index(name) for name in compiled.positiontup or names]
+        connection.exec_driver_sql(str(compiled), list(zip(*(columns[index] for index in order), strict=True)))
+    else:
+        connection.exec_driver_sql(
+            str(compiled), [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+        )
 
 
 # --- gathered: what jobs do --------------------------------------------------------------------------------------------
