@@ -13,9 +13,9 @@ from urllib.parse import quote
 
 import httpx
 
-__all__ = ["DEFAULT_URL", "Stoa", "StoaError", "UnreachableError"]
+from stoa.address import DEFAULT_URL
 
-DEFAULT_URL = "http://127.0.0.1:8500"
+__all__ = ["DEFAULT_URL", "Stoa", "StoaError", "UnreachableError"]
 
 _SERVER_ERRORS = 500
 _COME_BACK_S = 1.0
@@ -67,7 +67,11 @@ class Stoa:
         self.url = (url or os.environ.get("STOA_URL") or DEFAULT_URL).rstrip("/")
         token = token or os.environ.get("STOA_TOKEN")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self.http = httpx.Client(base_url=self.url, headers=headers, timeout=httpx.Timeout(120, connect=10))
+        # No proxy leads to this machine, whatever the environment says.
+        local = any(self.url.startswith(f"http://{host}") for host in ("127.", "localhost", "[::1]"))
+        self.http = httpx.Client(
+            base_url=self.url, headers=headers, timeout=httpx.Timeout(120, connect=10), trust_env=not local
+        )
 
     def __enter__(self) -> Self:
         """Open nothing: connections are made when they are needed."""

@@ -142,6 +142,14 @@ def test_the_token_is_sent_and_names_are_quoted(peer: Peer, monkeypatch: pytest.
     assert headers["authorization"] == "Bearer secret"
 
 
+def test_no_proxy_is_asked_for_a_stoa_on_this_machine(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    peer.answers = [says({"tables": []})]
+    with Stoa(peer.url) as client:
+        assert client.tables() == []
+
+
 def test_pages_are_followed_to_the_limit(peer: Peer) -> None:
     def page(first: int, count: int, following: str | None) -> Callable[[Handler], None]:
         return says(

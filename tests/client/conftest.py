@@ -45,7 +45,10 @@ Command = Callable[..., Answer]
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> Command:
     """Run the command with arguments, on no Stoa."""
-    monkeypatch.delenv("STOA_TOKEN", raising=False)
+    for name in ("STOA_TOKEN", "STOA_DATA", "STOA_CONFIG"):
+        # Set first, so that what the command sets itself is taken back, too.
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
     monkeypatch.setenv("STOA_URL", "http://127.0.0.1:9")
 
     def run(*arguments: object, input: str | None = None) -> Answer:  # noqa: A002 - as click calls it

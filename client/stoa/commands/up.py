@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import click
 from stoa.output import json_option
 
 __all__ = ["up"]
+
+_CLEAR_LINE = "\r\033[K"
 
 
 @click.command()
@@ -62,14 +65,12 @@ class PlainReporter:
     def say(self, text: str) -> None:
         """Show a line that stays."""
         with self._lock:
-            self._clear()
-            click.echo(text)
+            self._write(text)
 
     def progress(self, text: str) -> None:
         """Show a line that the next one replaces where it can."""
         with self._lock:
-            self._clear()
-            click.echo(text, nl=not self._in_place)
+            self._write(text, nl=not self._in_place)
             self._unfinished = self._in_place
 
     def ready(self, url: str, data: Path) -> None:
@@ -77,9 +78,10 @@ class PlainReporter:
         self.say(f"Stoa answers at {url}")
         self.say(f"Press Ctrl-C to stop it. Its data stay in {data}")
 
-    def _clear(self) -> None:
-        if self._unfinished:
-            click.echo("\r\033[K", nl=False)
+    def _write(self, text: str, *, nl: bool = True) -> None:
+        # Who reads may go away: what is supervised goes on.
+        with suppress(OSError):
+            click.echo((_CLEAR_LINE if self._unfinished else "") + text, nl=nl)
         self._unfinished = False
 
 
@@ -99,4 +101,5 @@ class JsonReporter:
         self._tell(event="ready", url=url, data=str(data), pid=os.getpid())
 
     def _tell(self, **what: Any) -> None:
-        click.echo(json.dumps(what, ensure_ascii=False))
+        with suppress(OSError):
+            click.echo(json.dumps(what, ensure_ascii=False))

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any, Protocol
 
+from stoa.address import DEFAULT_URL
 from stoa.errors import Failure, Refused
 from stoa.supervisor import ADDRESSES
 from stoa.supervisor.example import Example
@@ -183,6 +184,9 @@ class Supervisor:
         environment["STOA_DATA"] = str(self.data)
         environment["STOA_NATS_URL"] = self.options.nats_url or self._start_nats()
         environment.setdefault("STOA_LOG_FORMAT", "json")
+        for name in ("NO_PROXY", "no_proxy"):
+            # The services talk to each other, and no proxy leads from this machine to itself.
+            environment[name] = ",".join(filter(None, [environment.get(name), "127.0.0.1", "localhost", "::1"]))
         for name in ("tables", "scheduler", "executor"):
             environment[f"STOA_{name.upper()}_URL"] = f"http://127.0.0.1:{self._sockets[name].getsockname()[1]}"
         if self.options.workers is not None:
@@ -257,8 +261,10 @@ class Supervisor:
             return False
 
     def _load_example(self) -> None:
-        if self.options.host and not self.options.host.startswith(_LOOPBACK):
+        if not self.options.host.startswith(_LOOPBACK):
             self._reporter.say("Whoever reaches this address may use it: Stoa asks for no password yet.")
+        if self.url != DEFAULT_URL:
+            self._reporter.say(f"For the command: export STOA_URL={self.url}")
         if self.options.example is None:
             return
         self._example = Example(self.options.example, self.data / "archive", self.url, self._reporter)
