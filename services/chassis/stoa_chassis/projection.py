@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.sql.elements import quoted_name
@@ -42,7 +42,6 @@ class Projection(Protocol):
         """Change the read model by one event, of this service or of another."""
 
 
-@runtime_checkable
 class BatchProjection(Projection, Protocol):
     """A projection that takes several events at once faster than one after the other, with the same result."""
 
@@ -53,8 +52,10 @@ class BatchProjection(Projection, Protocol):
 def _apply_all(
     projection: Projection, connection: sa.Connection, tables: ReadModel, envelopes: Sequence[Envelope]
 ) -> None:
-    if isinstance(projection, BatchProjection):
-        projection.apply_all(connection, tables, envelopes)
+    # Asking the protocol at run time would cost as much as a statement.
+    apply_all = getattr(projection, "apply_all", None)
+    if apply_all is not None:
+        apply_all(connection, tables, envelopes)
     else:
         for envelope in envelopes:
             projection.apply(connection, tables, envelope)
