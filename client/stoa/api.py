@@ -178,6 +178,18 @@ class Stoa:
             )
         return created
 
+    def upload(self, file: Path) -> dict[str, Any]:
+        """Store a file and give the CWL File object that stands for its content in a cell.
+
+        Raises
+        ------
+        OSError
+            If it cannot be read.
+        """
+        with file.open("rb") as content:
+            stored = self.request("POST", "/api/files", files={"file": (file.name, content)}, timeout=3600)
+        return {"class": "File", **{key: stored[key] for key in ("location", "basename", "size")}}
+
     def delete_table(self, table: str) -> None:
         """Delete a table from which no other is filled."""
         self.request("DELETE", f"/api/tables/{_quoted(table)}")
@@ -269,6 +281,19 @@ class Stoa:
         """Tell what happened to a row."""
         told: list[dict[str, Any]] = self.request("GET", f"/api/tables/{_quoted(table)}/rows/{row}/history")["events"]
         return told
+
+    # --- files -----------------------------------------------------------------------------------------------------
+
+    def upload(self, file: Path) -> dict[str, Any]:
+        """Bring a file to Stoa and give the value that stands for it in a cell."""
+        with file.open("rb") as content:
+            stored = self.request("POST", "/api/files", files={"file": (file.name, content)}, timeout=3600)
+        return {
+            "class": "File",
+            "location": stored["location"],
+            "basename": stored["basename"],
+            "size": stored["size"],
+        }
 
     # --- runs ------------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["table"]
 
 _TEXT_TYPES = {"string", "File", "Directory"}
+_FILE = '"File"'
 _SHOWN_REASONS = 10
 
 
@@ -109,8 +110,7 @@ def _chosen(columns: str | None, known: Mapping[str, Any]) -> list[str]:
     "--cwl",
     "main",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    required=True,
-    help="The CWL document.",
+    help="The CWL document; default: the first of FILES.",
 )
 @click.option("--description", default="", help="What the table is for.")
 @click.option("--project", default="default", show_default=True, help="The project it belongs to.")
@@ -118,15 +118,21 @@ def _chosen(columns: str | None, known: Mapping[str, Any]) -> list[str]:
 @json_option
 @client
 def create(
-    stoa: Stoa, name: str, main: Path, description: str, project: str, files: tuple[Path, ...], as_json: bool
+    stoa: Stoa, name: str, main: Path | None, description: str, project: str, files: tuple[Path, ...], as_json: bool
 ) -> None:
-    """Create a worktable NAME from a CWL document and the FILES that it refers to.
+    """Create a worktable NAME from a CWL document and the other FILES of the workflow.
 
-    Without FILES, those that the document names and that lie beside it, or below, are taken along.
+    Where only the document is given, the files that it names and that lie beside it, or below, are taken along.
     """
     from stoa.bundles import bundle, referred_files
 
-    contents = bundle(main, files or referred_files(main))
+    if main is None:
+        if not files:
+            raise Refused("Which CWL document is the workflow? stoa table create NAME FILE.cwl")
+        main, *others = files
+    else:
+        others = list(files)
+    contents = bundle(main, others or referred_files(main))
     created = stoa.create_worktable(name, contents, main=main.name, description=description, project=project)
     if as_json:
         emit(created)
@@ -147,15 +153,31 @@ def _convert(text: str, kind: Any) -> Any:
         return text
 
 
-def _assignments(words: tuple[str, ...], detail: dict[str, Any]) -> dict[str, Any]:
+def _is_file(kind: Any) -> bool:
+    return kind == "File" or (isinstance(kind, list) and "File" in kind)
+
+
+def _assignments(stoa: Stoa, words: tuple[str, ...], detail: dict[str, Any]) -> dict[str, Any]:
     types = {column["name"]: column["type"] for column in detail["columns"]}
     values = {}
     for word in words:
         name, sign, text = word.partition("=")
         if not sign:
             raise Refused(f"'{word}' is not of the form COLUMN=VALUE")
-        values[name] = _convert(text, types.get(name))
+        kind = types.get(name)
+        if text.startswith("@") and _FILE in json.dumps(kind):
+            files = [_uploaded(stoa, Path(path)) for path in text[1:].split(",@")]
+            values[name] = files if "array" in json.dumps(kind) else files[0]
+        else:
+            values[name] = _convert(text, kind)
     return values
+
+
+def _uploaded(stoa: Stoa, path: Path) -> dict[str, Any]:
+    try:
+        return stoa.upload(path)
+    except OSError as error:
+        raise Refused(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _json_rows(content: bytes, path: str) -> list[dict[str, Any]]:
@@ -185,7 +207,10 @@ def _content(path: str) -> bytes:
 @json_option
 @client
 def add(stoa: Stoa, name_: str, values: tuple[str, ...], csv: str | None, json_rows: str | None, as_json: bool) -> None:
-    """Add a row with the values COLUMN=VALUE, or the rows of a file."""
+    """Add a row with the values COLUMN=VALUE, or the rows of a file.
+
+    COLUMN=@FILE uploads a file into a column of files.
+    """
     if sum([bool(values), csv is not None, json_rows is not None]) > 1:
         raise Refused("Rows come from values, from --csv or from --json-rows: give one of them")
     if csv is not None:
@@ -193,7 +218,7 @@ def add(stoa: Stoa, name_: str, values: tuple[str, ...], csv: str | None, json_r
     elif json_rows is not None:
         added = stoa.add_rows(name_, _json_rows(_content(json_rows), json_rows))
     else:
-        added = stoa.add_rows(name_, [_assignments(values, stoa.table(name_))])
+        added = stoa.add_rows(name_, [_assignments(stoa, values, stoa.table(name_))])
     if as_json:
         emit(added)
         return
@@ -209,8 +234,8 @@ def add(stoa: Stoa, name_: str, values: tuple[str, ...], csv: str | None, json_r
 @json_option
 @client
 def edit(stoa: Stoa, name_: str, row: int, values: tuple[str, ...], if_revision: int | None, as_json: bool) -> None:
-    """Change cells of a ROW: COLUMN=VALUE, where null empties a cell."""
-    edited = stoa.edit_row(name_, row, _assignments(values, stoa.table(name_)), revision=if_revision)
+    """Change cells of a ROW: COLUMN=VALUE, where null empties a cell, and COLUMN=@FILE uploads a file."""
+    edited = stoa.edit_row(name_, row, _assignments(stoa, values, stoa.table(name_)), revision=if_revision)
     if as_json:
         emit(edited)
     else:

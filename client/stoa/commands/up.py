@@ -39,10 +39,23 @@ _CLEAR_LINE = "\r\033[K"
     "--example", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of an example to load."
 )
 @click.option("--workers", type=click.IntRange(1, 1024), help="Rows that run at the same time; default: one per core.")
+@click.option(
+    "--files",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
+    help="A folder from which rows may read files by their path; may be given several times.",
+)
 @click.option("--nats-url", help="A NATS server that runs already; default: one of our own.")
 @json_option
 def up(
-    host: str, port: int, data: Path, example: Path | None, workers: int | None, nats_url: str | None, as_json: bool
+    host: str,
+    port: int,
+    data: Path,
+    example: Path | None,
+    workers: int | None,
+    files: tuple[Path, ...],
+    nats_url: str | None,
+    as_json: bool,
 ) -> None:
     """Start all of Stoa on this machine, and stay until Ctrl-C.
 
@@ -50,7 +63,7 @@ def up(
     """
     from stoa.supervisor.stoa import Options, Supervisor
 
-    options = Options(host=host, port=port, data=data, example=example, workers=workers, nats_url=nats_url)
+    options = Options(host=host, port=port, data=data, example=example, workers=workers, files=files, nats_url=nats_url)
     Supervisor(options, JsonReporter() if as_json else PlainReporter()).run()
 
 

@@ -67,6 +67,9 @@ class Options:
     workers: int | None = None
     """Rows that run at the same time."""
 
+    files: tuple[Path, ...] = ()
+    """Folders from which rows may read files by their path."""
+
     nats_url: str | None = None
     """A NATS server that runs already."""
 
@@ -192,9 +195,10 @@ class Supervisor:
         if self.options.workers is not None:
             environment["STOA_EXECUTOR_WORKERS"] = str(self.options.workers)
         # An example that was loaded once stays readable, also where it is not named again.
+        roots = [*json.loads(environment.get("STOA_EXECUTOR_INPUT_ROOTS", "[]")), *map(str, self.options.files)]
         if self.options.example is not None or (self.data / "archive").is_dir():
-            roots = json.loads(environment.get("STOA_EXECUTOR_INPUT_ROOTS", "[]"))
-            environment["STOA_EXECUTOR_INPUT_ROOTS"] = json.dumps([*roots, str(self.data / "archive")])
+            roots.append(str(self.data / "archive"))
+        environment["STOA_EXECUTOR_INPUT_ROOTS"] = json.dumps(roots)
         return environment
 
     def _tell_addresses(self, environment: dict[str, str]) -> None:
