@@ -178,18 +178,6 @@ class Stoa:
             )
         return created
 
-    def upload(self, file: Path) -> dict[str, Any]:
-        """Store a file and give the CWL File object that stands for its content in a cell.
-
-        Raises
-        ------
-        OSError
-            If it cannot be read.
-        """
-        with file.open("rb") as content:
-            stored = self.request("POST", "/api/files", files={"file": (file.name, content)}, timeout=3600)
-        return {"class": "File", **{key: stored[key] for key in ("location", "basename", "size")}}
-
     def delete_table(self, table: str) -> None:
         """Delete a table from which no other is filled."""
         self.request("DELETE", f"/api/tables/{_quoted(table)}")
