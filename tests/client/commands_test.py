@@ -70,6 +70,26 @@ def test_a_table_is_filled_run_watched_and_shown(at_stoa: Command, adding: str) 
     assert "name" not in for_people
 
 
+def test_a_workflow_is_given_as_its_document_or_as_its_files(at_stoa: Command, tmp_path: Path) -> None:
+    (tmp_path / "main.cwl").write_text(
+        "cwlVersion: v1.2\nclass: Workflow\ninputs: {a: int}\noutputs: {sum: {type: int, outputSource: add/sum}}\n"
+        "steps: {add: {run: add.cwl, in: {a: a}, out: [sum]}}\n"
+    )
+    (tmp_path / "add.cwl").write_text(ADDS)
+    (tmp_path / "notes.txt").write_text("beside the point")
+    files = [tmp_path / name for name in ("main.cwl", "add.cwl", "notes.txt")]
+
+    def names(*arguments: object) -> set[str]:
+        return {file["name"] for file in at_stoa("table", "create", *arguments, "--json").json["workflow"]["files"]}
+
+    assert names("document-alone", files[0]) == {"main.cwl", "add.cwl"}
+    assert names("all-files", *files) == {"main.cwl", "add.cwl", "notes.txt"}
+    assert names("named-document", "--cwl", *files[:2]) == {"main.cwl", "add.cwl"}
+    refused = at_stoa("table", "create", "no-document")
+    assert refused.status == 2
+    assert "CWL document" in refused.errors
+
+
 def test_an_edit_makes_a_row_stale_and_guards_against_others(at_stoa: Command, adding: str) -> None:
     at_stoa("table", "add", adding, "a=1")
     edited = at_stoa("table", "edit", adding, 1, "b=10", "name=10", "--json").json
@@ -167,6 +187,35 @@ def test_elements_are_shown_one_by_one(at_stoa: Command, stoa: RunningStoa) -> N
     elements = at_stoa("table", "show", "elements", "--elements", "--json").json["elements"]
     assert [(item["element"], item["values"]["x"]) for item in elements] == [(0, 0), (1, 1), (2, 2)]
     assert re.search(r"1\.2 +✓ current +3 +2 +2", at_stoa("table", "show", "elements", "--elements").output)
+
+
+COUNTS_WORDS = """\
+cwlVersion: v1.2
+class: CommandLineTool
+baseCommand: [cat]
+inputs:
+  texts: {type: "File[]", inputBinding: {position: 1}}
+  more: {type: "File?", inputBinding: {position: 2}}
+outputs:
+  all: {type: string, outputBinding: {glob: all.txt, loadContents: true, outputEval: "$(self[0].contents)"}}
+stdout: all.txt
+"""
+
+
+def test_files_of_this_machine_are_brought_along(at_stoa: Command, stoa: RunningStoa, tmp_path: Path) -> None:
+    stoa.create_worktable("words", COUNTS_WORDS)
+    paths = [tmp_path / name for name in ("a.txt", "b.txt", "c.txt")]
+    for path in paths:
+        path.write_text(f"{path.name} ")
+    at_stoa("table", "add", "words", f"texts=@{paths[0]},@{paths[1]}")
+    at_stoa("table", "edit", "words", 1, f"more=@{paths[2]}")
+    assert at_stoa("table", "run", "words", "--watch").status == 0
+    (row,) = at_stoa("table", "show", "words", "--json").json["rows"]
+    assert row["values"]["all"] == "a.txt b.txt c.txt "
+    assert row["values"]["more"]["basename"] == "c.txt"
+    missing = at_stoa("table", "edit", "words", 1, "more=@/nowhere.txt")
+    assert missing.status == 2
+    assert "/nowhere.txt cannot be read" in missing.errors
 
 
 def test_what_looks_like_markup_is_shown_as_it_is(at_stoa: Command, adding: str) -> None:

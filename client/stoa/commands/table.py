@@ -153,10 +153,6 @@ def _convert(text: str, kind: Any) -> Any:
         return text
 
 
-def _is_file(kind: Any) -> bool:
-    return kind == "File" or (isinstance(kind, list) and "File" in kind)
-
-
 def _assignments(stoa: Stoa, words: tuple[str, ...], detail: dict[str, Any]) -> dict[str, Any]:
     types = {column["name"]: column["type"] for column in detail["columns"]}
     values = {}
