@@ -20,6 +20,8 @@ __all__ = ["DEFAULT_URL", "Stoa", "StoaError", "UnreachableError"]
 _SERVER_ERRORS = 500
 _COME_BACK_S = 1.0
 
+_LOOK_EVERY_S = 0.3
+
 #: What a service says that will soon be back.
 _PASSING = frozenset({502, 503})
 _PAUSES_S = (0.3, 1.0)
@@ -308,6 +310,38 @@ class Stoa:
         """Tell how far a run got: its jobs by state, and when it began and ended."""
         state: dict[str, Any] = self.request("GET", f"/api/runs/{_quoted(run)}")
         return state
+
+    def wait(self, started: Mapping[str, Any], timeout: float = 3600) -> dict[str, Any]:
+        """Wait until a run has ended, and give its state.
+
+        Parameters
+        ----------
+        started
+            What `run` answered.
+        timeout
+            So many seconds at the most.
+
+        Raises
+        ------
+        TimeoutError
+            If it has not ended in time; it runs on.
+
+        Examples
+        --------
+        >>> ended = stoa.wait(stoa.run("sources"))
+        >>> ended["states"]
+        {'succeeded': 24}
+        """
+        if started["run"] is None:
+            return {"jobs": 0, "states": {}}
+        deadline = time.monotonic() + timeout
+        while True:
+            state = self.run_state(started["run"])
+            if state["finished"] is not None:
+                return state
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"The run {started['run']} has not ended after {timeout:g} s; it runs on")
+            time.sleep(_LOOK_EVERY_S)
 
     def set_mode(self, table: str, mode: str) -> None:
         """Set whether stale rows run by themselves (``automatic``) or by hand (``manual``)."""

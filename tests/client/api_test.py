@@ -165,6 +165,17 @@ def test_pages_are_followed_to_the_limit(peer: Peer) -> None:
     assert all("filter=a%3E1&filter=b%3D2" in path for _, path, _, _ in peer.asked)
 
 
+def test_a_run_is_waited_for(peer: Peer) -> None:
+    running = {"run": "r1", "jobs": 2, "states": {"running": 2}, "finished": None}
+    ended = running | {"states": {"succeeded": 2}, "finished": "2026-01-01T00:00:00Z"}
+    peer.answers = [says(running), says(ended), says(running)]
+    with Stoa(peer.url) as client:
+        assert client.wait({"run": "r1", "jobs": 2})["states"] == {"succeeded": 2}
+        with pytest.raises(TimeoutError, match="it runs on"):
+            client.wait({"run": "r1", "jobs": 2}, timeout=0)
+        assert client.wait({"run": None, "jobs": 0})["states"] == {}
+
+
 def frame(position: int) -> str:
     return f'id: {position}\nevent: change\ndata: {{"position": {position}, "tables": {{}}}}'
 
