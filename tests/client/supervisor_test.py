@@ -247,3 +247,21 @@ def test_a_service_ends_with_the_process_that_started_it(tmp_path: Path) -> None
         until(lambda: child.num_threads() > 1 or child.net_connections(), 30)
         parent.kill()
         assert_all_gone([child])
+
+
+@pytest.mark.parametrize("seconds", [0.6, 1.2, 2.5])
+def test_a_stop_during_the_start_leaves_nothing(tmp_path: Path, seconds: float) -> None:
+    stoa = RunningStoa(tmp_path / "data")
+    process = stoa.launch()
+    try:
+        # The lock is taken right after the signals are.
+        until((tmp_path / "data" / "stoa.lock").exists, 30)
+        time.sleep(seconds)
+        processes = stoa.processes()
+        started = time.monotonic()
+        assert stoa.stop(signal.SIGINT) == 0, stoa.said()
+        assert time.monotonic() - started < 20
+        assert_all_gone([each for each in processes if each.pid != process.pid])
+        assert "Traceback" not in stoa.said()
+    finally:
+        stoa.close()
