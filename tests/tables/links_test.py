@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.tables.harness import Harness
+from tests.tables.harness import Harness, tool
 
 
 async def _survey(stoa: Harness) -> None:
@@ -316,3 +316,16 @@ async def test_a_table_is_joined_with_itself(stoa: Harness) -> None:
     await stoa.patch("/tables/t/rows/3", {"b": 1})
     assert sorted(await stoa.values("pairs", "a", "t_a")) == [(1, 2), (1, 3), (2, 1)]
     assert stoa.rebuilt()[1] == []
+
+
+async def test_derived_values_take_the_types_of_a_new_workflow(stoa: Harness) -> None:
+    await stoa.plain("targets", {"name": "string", "size": "double"})
+    await stoa.worktable("cut", {"object": "string", "size": "int"}, {"image": "string"})
+    await stoa.add("targets", {"name": "a", "size": 2.5})
+    mapping = {"object": "name", "size": "size"}
+    await stoa.post("/tables/cut/links", {"parent": "targets", "per": "row", "mapping": mapping})
+    assert await stoa.values("cut", "size") == [(None,)]
+    files = [("files", ("main.cwl", tool({"object": "string", "size": "double"}, {"image": "string"})))]
+    await stoa.request("PUT", "/tables/cut/workflow", expect=200, files=files)
+    assert await stoa.values("cut", "size") == [(2.5,)]
+    assert (await stoa.rows("cut"))[0]["reason"] is None

@@ -297,3 +297,24 @@ async def test_many_rows_are_several_events_of_a_bounded_size(quick: Harness) ->
     assert len(added) > 2
     assert max(len(envelope.to_bytes()) for envelope in added) < 300_000
     assert [row["row"] for envelope in added for row in envelope.data["rows"]] == list(range(1, 601))
+
+
+async def test_what_no_database_could_keep_is_refused(stoa: Harness) -> None:
+    await stoa.plain("t", {"x": "string", "n": "long"})
+    await stoa.add("t", {"x": "a"})
+    await stoa.post("/tables/t/rows", {"rows": [{"x": "a\0b"}]}, expect=422)
+    await stoa.post("/tables/t/rows", {"rows": [{"n": 2**63}]}, expect=422)
+    await stoa.post("/tables", {"name": "u", "description": "\0", "columns": []}, expect=422)
+    await stoa.patch("/tables/t/columns/x", {"unit": "\0"}, expect=422)
+    await stoa.patch("/tables/t/rows", {"edits": [{"row": 2**70, "values": {}}]}, expect=422)
+    await stoa.request("DELETE", "/tables/t/rows", json={"rows": [2**70]}, expect=422)
+    await stoa.request("GET", f"/tables/t/rows/{2**70}", expect=422)
+    await stoa.request("GET", "/tables/t/rows", params={"filter": "x=a\0"}, expect=422)
+    await stoa.request("GET", "/tables/t/rows", params={"filter": f"n<{10**400}"}, expect=422)
+    assert len(await stoa.rows("t", filter=f"row<{10**30}")) == 1
+    await stoa.request("GET", "/tables/a%00b", expect=404)
+    bad = await stoa.request(
+        "POST", "/tables/t/rows", content=b'{"rows": [{"n": NaN}]}', headers={"content-type": "application/json"}
+    )
+    assert bad.status_code == 422
+    assert len(await stoa.rows("t")) == 1

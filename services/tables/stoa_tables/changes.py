@@ -24,7 +24,7 @@ __all__ = ["ChangeFeed", "touched_rows"]
 _KEPT = 5000
 
 #: How many events are read at once.
-_BATCH = 1000
+_BATCH = 100
 
 #: More rows than these are not named one by one.
 _MAX_ROWS = 500
@@ -121,9 +121,10 @@ class ChangeFeed:
         for envelope in found:
             if len(self._steps) == _KEPT:
                 self._begin = self._steps[0].position
-            self._steps.append(
-                _Step(envelope.log_position, envelope.subject, touched_rows(envelope), envelope.name in _STRUCTURE)
-            )
+            rows = touched_rows(envelope)
+            if rows is not None and len(rows) > _MAX_ROWS:
+                rows = None
+            self._steps.append(_Step(envelope.log_position, envelope.subject, rows, envelope.name in _STRUCTURE))
             self._position = envelope.log_position
         if found:
             self._tell()

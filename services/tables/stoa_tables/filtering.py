@@ -97,6 +97,8 @@ def conditions(cells: Cells, filters: Sequence[str]) -> list[sa.ColumnElement[bo
 
 
 def _condition(cells: Cells, written: str) -> sa.ColumnElement[bool]:
+    if "\0" in written:
+        raise InvalidFilterError("A filter holds no NUL character", filter=written)
     name, operator, text = _split(cells, written)
     value, kind = cells.find(name)
     if text == "null" and operator in {"=", "!="}:

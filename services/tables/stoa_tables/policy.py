@@ -108,9 +108,7 @@ def cancelled(rows: Mapping[int, Row], event: JobCancelled) -> list[StatusChange
     changes = []
     for job in event.jobs:
         row = rows.get(job.row)
-        if row is None or row.revision != job.revision or row.settled(job.job) or row.superseded(job.job):
-            continue
-        if row.job == job.job and row.status not in {"queued", "running"}:
+        if row is None or row.revision != job.revision or row.job != job.job or row.status not in {"queued", "running"}:
             continue
         changes.append(
             StatusChange(row=job.row, revision=job.revision, status="cancelled", job=job.job, reason=event.reason)

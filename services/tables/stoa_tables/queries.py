@@ -93,7 +93,8 @@ class Queries:
         NotFoundError
             If there is none.
         """
-        table = self._store.find(name)
+        # PostgreSQL cannot even ask for a text with a NUL character.
+        table = None if "\0" in name else self._store.find(name)
         if table is None:
             raise NotFoundError(f"There is no table {name!r}", table=name)
         return table

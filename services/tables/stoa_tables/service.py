@@ -232,7 +232,10 @@ class TableService:
                 table, workflow, fills=store.links_of(table.id), feeds=feeds, rows=rows, stale=stale
             )
             _keep_files(recorder.connection, files)
-            recorder.record(table.id, events)
+            if recorder.record(table.id, events):
+                # The inputs may have other types now, which take other values.
+                for link in store.links_of(table.id):
+                    recorder.follow(link.parents[0], store.row_ids(link.parents[0]), kind="link", only=(table.id, link))
             return self._detail(recorder, table.id).model_copy(update={"warnings": warnings})
 
         request = {"command": "change-workflow", "table": name, "workflow": workflow.version}
@@ -252,6 +255,7 @@ class TableService:
 
     async def add_rows(self, name: str, rows: Sequence[Values]) -> Added:
         """Add rows."""
+        self._refuse_too_many(rows)
         request = {"command": "add-rows", "table": name, "rows": rows}
         return await self._carry_out(request, partial(self._add, name=name, rows=rows), Added)
 
@@ -261,10 +265,7 @@ class TableService:
         def command(recorder: Recorder) -> Added:
             table = Queries(recorder.store).table(name)
             rows = parse_csv(content, table.columns)
-            if len(rows) > self._settings.max_rows_per_request:
-                raise TooLargeError(
-                    f"The text has {len(rows):,} rows; one request may add {self._settings.max_rows_per_request:,}"
-                )
+            self._refuse_too_many(rows)
             return self._add(recorder, name=table.id, rows=rows, checked=True)
 
         request = {"command": "add-csv", "table": name, "content": hashlib.sha256(content).hexdigest()}
@@ -280,6 +281,7 @@ class TableService:
 
     async def edit_rows(self, name: str, edits: EditRows) -> Edited:
         """Edit cells of several rows: all of the edits are made, or none."""
+        self._refuse_too_many(edits.edits)
         wanted = [Edit(edit.row, edit.values, edit.revision) for edit in edits.edits]
 
         def command(recorder: Recorder) -> Edited:
@@ -318,6 +320,7 @@ class TableService:
 
     async def remove_rows(self, name: str, wanted: Sequence[int], revision: int | None = None) -> Removed:
         """Remove rows; where there is only one, perhaps only at a revision."""
+        self._refuse_too_many(wanted)
 
         def command(recorder: Recorder) -> Removed:
             table = Queries(recorder.store).table(name)
@@ -330,6 +333,11 @@ class TableService:
             return Removed(rows=sorted(rows), position=self._position(recorder))
 
         return await self._carry_out(None, command, Removed)
+
+    def _refuse_too_many(self, rows: Sequence[Any]) -> None:
+        limit = self._settings.max_rows_per_request
+        if len(rows) > limit:
+            raise TooLargeError(f"The request has {len(rows):,} rows; one request may have {limit:,}", limit=limit)
 
     def _refuse_changed(self, recorder: Recorder, table: Table, rows: Mapping[int, Row], revision: int) -> None:
         for row in rows.values():

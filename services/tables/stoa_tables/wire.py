@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from stoa_contracts.types import (
     Column,
@@ -56,7 +56,19 @@ __all__ = [
     "row_view",
 ]
 
-_MAX_ROWS = 100_000
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        msg = "a NUL character cannot be kept"
+        raise ValueError(msg)
+    return text
+
+
+#: Text that any database can keep.
+Words = Annotated[str, AfterValidator(_without_nul)]
+
+#: A row's id, as far as it can be one.
+RowId = Annotated[int, Field(ge=1, lt=2**63)]
 
 
 class _Request(BaseModel):
@@ -73,16 +85,16 @@ class _Answer(BaseModel):
 class NewColumn(_Request):
     """A column of a plain table."""
 
-    name: str = Field(min_length=1, max_length=200)
+    name: Words = Field(min_length=1, max_length=200)
     type: Any = Field(description="The CWL type: a name, or an array, enum, record or union in CWL's JSON form.")
     role: ColumnRole = Field(
         default="input", description="The columns of a plain table are all writable, whatever is given."
     )
-    label: str | None = None
-    description: str | None = None
-    unit: str | None = Field(default=None, description="In VOUnits.")
-    ucd: str | None = Field(default=None, description="UCD1+ word or words.")
-    utype: str | None = None
+    label: Words | None = None
+    description: Words | None = None
+    unit: Words | None = Field(default=None, description="In VOUnits.")
+    ucd: Words | None = Field(default=None, description="UCD1+ word or words.")
+    utype: Words | None = None
     default: Any = None
 
 
@@ -123,10 +135,10 @@ class CreateTable(_Request):
         },
     )
 
-    name: str
+    name: Words
     kind: Literal["plain", "join"] = "plain"
-    description: str = ""
-    project: str = "default"
+    description: Words = ""
+    project: Words = "default"
     columns: list[NewColumn] | None = Field(default=None, description="Of a plain table.")
     join: NewJoin | None = Field(default=None, description="Of a join.")
 
@@ -134,9 +146,9 @@ class CreateTable(_Request):
 class NewWorktable(_Request):
     """The field `table` beside the files of a worktable's workflow."""
 
-    name: str
-    description: str = ""
-    project: str = "default"
+    name: Words
+    description: Words = ""
+    project: Words = "default"
     main: str | None = Field(
         default=None,
         description="The file that holds the process, and after # its id; where it is not clear from the files.",
@@ -146,8 +158,8 @@ class NewWorktable(_Request):
 class RenameTable(_Request):
     """A new name, a new description, or both."""
 
-    name: str | None = None
-    description: str | None = None
+    name: Words | None = None
+    description: Words | None = None
 
 
 class TableSummary(BaseModel):
@@ -205,11 +217,11 @@ class TableDetail(_Answer):
 class ColumnDescription(_Request):
     """What is said of a column; what is left out stays, null takes it away."""
 
-    label: str | None = None
-    unit: str | None = Field(default=None, description="In VOUnits.")
-    ucd: str | None = Field(default=None, description="UCD1+ word or words.")
-    utype: str | None = None
-    description: str | None = None
+    label: Words | None = None
+    unit: Words | None = Field(default=None, description="In VOUnits.")
+    ucd: Words | None = Field(default=None, description="UCD1+ word or words.")
+    utype: Words | None = None
+    description: Words | None = None
 
 
 # --- rows --------------------------------------------------------------------------------------------------------------
@@ -287,7 +299,7 @@ class ElementPage(_Answer):
 class NewRows(_Request):
     """Rows to add."""
 
-    rows: Annotated[list[Values], Field(min_length=1, max_length=_MAX_ROWS)]
+    rows: Annotated[list[Values], Field(min_length=1)]
 
 
 class Added(_Answer):
@@ -299,7 +311,7 @@ class Added(_Answer):
 class RowEdit(_Request):
     """New values for cells of a row."""
 
-    row: int
+    row: RowId
     values: Values
     revision: int | None = Field(
         default=None, description="The revision that the editor saw: if the row has another one, nothing is changed."
@@ -309,7 +321,7 @@ class RowEdit(_Request):
 class EditRows(_Request):
     """Edits of several rows: all of them are made, or none."""
 
-    edits: Annotated[list[RowEdit], Field(min_length=1, max_length=_MAX_ROWS)]
+    edits: Annotated[list[RowEdit], Field(min_length=1)]
 
 
 class EditedRevision(BaseModel):
@@ -328,7 +340,7 @@ class Edited(_Answer):
 class RemoveRows(_Request):
     """Rows to remove."""
 
-    rows: Annotated[list[int], Field(min_length=1, max_length=_MAX_ROWS)]
+    rows: Annotated[list[RowId], Field(min_length=1)]
 
 
 class Removed(_Answer):

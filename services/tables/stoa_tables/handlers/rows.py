@@ -140,7 +140,7 @@ async def get_row_history(
     row: RowParameter,
     context: Context,
     limit: Annotated[int, Query(ge=1, le=1000, description="At most so many events, the newest ones.")] = 200,
-    before: Annotated[int | None, Query(ge=1, description="Only events before this position.")] = None,
+    before: Annotated[int | None, Query(ge=1, lt=2**63, description="Only events before this position.")] = None,
 ) -> History:
     """Tell what happened to a row, the newest last; also to a row that was removed."""
     log = context.process.log
