@@ -81,8 +81,8 @@ class Database:
         Parameters
         ----------
         function
-            Gets the connection; an exception undoes what it did and is raised here. It may be run a second time, on a
-            new connection, where the transaction was lost before its commit; it must have no other effects.
+            Gets the connection; an exception undoes what it did and is raised here. Nothing else is undone, so it should
+            have no other effects.
 
         Raises
         ------
