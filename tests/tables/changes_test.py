@@ -21,7 +21,7 @@ from stoa_chassis.projection import EventStore
 from stoa_tables import commands
 from stoa_tables.app import SERVICE
 from stoa_tables.cascade import Recorder
-from stoa_tables.changes import _KEPT
+from stoa_tables.changes import ChangeFeed
 from stoa_tables.settings import TablesSettings
 from tests.tables.harness import Harness, running
 
@@ -147,21 +147,24 @@ async def test_what_another_process_appends_is_heard(stoa: Harness) -> None:
 
 
 async def test_old_events_are_forgotten_and_late_listeners_told_to_load(quick: Harness) -> None:
-    await quick.plain("t", {"x": "int"})
-    table = (await quick.get("/tables/t"))["id"]
-    after = await quick.head()
-
-    def many(connection: Any) -> None:
-        recorder = Recorder(connection, quick.context.events, Origin("ada", "c"), event_bytes=10)
-        found = recorder.store.table(table)
-        assert found is not None
-        recorder.record(table, commands.add_rows(found, [{"x": 1}] * (_KEPT + 10), event_bytes=10))
-
-    await quick.context.database.write(many)
-    await _settled(quick)
-    change = await Listener(quick, after=after).next()
-    assert change["tables"][table]["structure"]
-    assert change["tables"][table]["rows"] is None
+    table = (await quick.plain("t", {"x": "int"}))["id"]
+    stop = asyncio.Event()
+    feed = ChangeFeed(quick.context.database, quick.context.events, stop, interval=0.1, kept=3)
+    running_feed = asyncio.create_task(feed.run(stop))
+    await asyncio.sleep(0.1)
+    start = await quick.head()
+    for number in range(5):
+        await quick.add("t", {"x": number})
+    head = await quick.head()
+    async with asyncio.timeout(10):
+        while feed._position < head:
+            await asyncio.sleep(0.01)
+    late = (await anext(feed.listen(None, start))).model_dump()
+    assert late == {"position": head, "tables": {table: {"counts": {"current": 5}, "rows": None, "structure": True}}}
+    soon = (await anext(feed.listen(None, head - 3))).model_dump()
+    assert soon["tables"][table]["rows"] == {3: "current", 4: "current", 5: "current"}
+    stop.set()
+    await running_feed
 
 
 # --- over HTTP ---------------------------------------------------------------------------------------------------------

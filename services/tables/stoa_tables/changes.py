@@ -20,9 +20,6 @@ from stoa_tables.wire import Change, TableChange
 
 __all__ = ["ChangeFeed", "touched_rows"]
 
-#: How many events are kept for listeners that come back.
-_KEPT = 5000
-
 #: How many events are read at once.
 _BATCH = 100
 
@@ -81,18 +78,22 @@ class ChangeFeed:
         Ends every stream when it is set.
     interval
         A listener gets at most one frame in so many seconds.
+    kept
+        How many events are remembered for listeners that come back.
 
     Notes
     -----
     Every listener reads the present status of the rows in its frame for itself: 10 queries a second for each.
     """
 
-    def __init__(self, database: Database, events: EventStore, stop: asyncio.Event, *, interval: float) -> None:
+    def __init__(
+        self, database: Database, events: EventStore, stop: asyncio.Event, *, interval: float, kept: int = 5000
+    ) -> None:
         self._database = database
         self._events = events
         self._stop = stop
         self._interval = interval
-        self._steps: deque[_Step] = deque(maxlen=_KEPT)
+        self._steps: deque[_Step] = deque(maxlen=kept)
         self._position = 0
         self._begin = 0
         self._news = asyncio.Event()
@@ -119,7 +120,7 @@ class ChangeFeed:
             lambda connection: self._events.log.read(connection, after=after, limit=_BATCH)
         )
         for envelope in found:
-            if len(self._steps) == _KEPT:
+            if len(self._steps) == self._steps.maxlen:
                 self._begin = self._steps[0].position
             rows = touched_rows(envelope)
             if rows is not None and len(rows) > _MAX_ROWS:
