@@ -9,12 +9,12 @@ from fastapi import FastAPI
 
 from stoa_chassis.bus import Bus
 from stoa_chassis.service import ServiceDefinition, create_service_app
-from stoa_tables.context import TablesContext
+from stoa_tables.context import POSITION_HEADER, TablesContext
 from stoa_tables.handlers import changes, links, rows, tables, workflows
 from stoa_tables.models import metadata
 from stoa_tables.projection import TablesProjection
 from stoa_tables.settings import TablesSettings
-from stoa_tables.wire import CreateTable, NewRows, NewWorktable
+from stoa_tables.wire import Change, CreateTable, NewRows, NewWorktable
 
 __all__ = ["SERVICE", "create_app"]
 
@@ -53,21 +53,40 @@ def create_app(settings: TablesSettings, *, bus: Bus | None = None) -> FastAPI:
 
 
 def _document_bodies(app: FastAPI) -> None:
-    """Add the models of bodies that have several media types, which FastAPI does not see."""
+    """Add what FastAPI does not see: bodies that have several media types, and what a stream holds."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = generate()
         schemas = document["components"]["schemas"]
-        for model in (CreateTable, NewRows, NewWorktable):
+        for model in (Change, CreateTable, NewRows, NewWorktable):
             schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
             for name, part in schema.pop("$defs", {}).items():
                 schemas.setdefault(name, part)
             schemas[model.__name__] = schema
+        # FastAPI describes streams in words of OpenAPI 3.2, in a document of version 3.1.
+        stream = document["paths"]["/api/changes"]["get"]["responses"]["200"]["content"]
+        stream["text/event-stream"] = {
+            "schema": {"type": "string", "description": "Frames of the type `change`; the data of each is a `Change`."}
+        }
+        _document_headers(document["paths"])
         return document
 
     # FastAPI's documented way to extend the document.
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _document_headers(paths: dict[str, Any]) -> None:
+    position = {"description": "The head of the log that shows the write.", "schema": {"type": "integer"}}
+    tag = {"description": "The row's revision, in quotes.", "schema": {"type": "string"}}
+    for path, operations in paths.items():
+        for method, operation in operations.items():
+            code = next(code for code in operation["responses"] if code.startswith("2"))
+            headers = operation["responses"][code].setdefault("headers", {})
+            if method != "get":
+                headers[POSITION_HEADER] = position
+            if path.endswith("/rows/{row}") and method in {"get", "patch"}:
+                headers["ETag"] = tag
 
 
 SERVICE = ServiceDefinition(
