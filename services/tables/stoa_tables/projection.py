@@ -17,7 +17,7 @@ from stoa_contracts.envelope import Envelope
 from stoa_contracts.events import tables as events
 from stoa_contracts.types import Derivation, LinkSpecification, RowStatus
 from stoa_tables.derivation import join_key, side_columns
-from stoa_tables.domain import Row, Table, items
+from stoa_tables.domain import Table, items
 from stoa_tables.elements import split
 from stoa_tables.models import NO_ELEMENT, read_model
 from stoa_tables.store import Store, chunks
@@ -60,6 +60,15 @@ class _State:
     job: str | None
     attempt: int | None
     elements: int | None
+
+
+@dataclass(slots=True)
+class _Inputs:
+    """What an edit needs to know of a row."""
+
+    values: dict[str, Any]
+    corrected: Mapping[str, Any]
+    link: str | None
 
 
 class _Statements:
@@ -120,7 +129,7 @@ def _statements(row: sa.Table) -> _Statements:
 class _Batch:
     """Events on their way into the read model.
 
-    The frequent events, those of jobs, are gathered and written together; the others write what was gathered first and
+    The frequent events, those of jobs and editors, are gathered and written together; the others write what was gathered first and
     then go their own way.
     """
 
@@ -131,6 +140,8 @@ class _Batch:
         self.statements = _statements(tables["row"])
         self._tables: dict[str, Table | None] = {}
         self._states: dict[tuple[str, int], _State | None] = {}
+        self._inputs: dict[tuple[str, int], _Inputs] = {}
+        self._mapped: dict[str, dict[str, set[str]]] = {}
         self._updates: list[tuple[sa.Update, list[dict[str, Any]]]] = []
         self._counts: Counter[tuple[str, str]] = Counter()
         self._events: list[dict[str, Any]] = []
@@ -154,8 +165,8 @@ class _Batch:
             evolve(self, event)
             self.flush()
             # What was known of tables and rows may be wrong now.
-            self._tables.clear()
-            self._states.clear()
+            for known in (self._tables, self._states, self._inputs, self._mapped):
+                known.clear()
 
     # --- what is gathered ---
 
@@ -176,6 +187,19 @@ class _Batch:
                 )
         known = {row: self._states[table, row] for row in rows}
         return {row: state for row, state in known.items() if state is not None}
+
+    def inputs(self, table: str, rows: Iterable[int]) -> dict[int, _Inputs]:
+        """Give the inputs of rows, with what this batch did to them."""
+        missing = [row for row in rows if (table, row) not in self._inputs]
+        for number, row in self.store.rows(table, missing).items():
+            self._inputs[table, number] = _Inputs(row.inputs, row.corrected, row.link)
+        return {row: self._inputs[table, row] for row in rows}
+
+    def mapped(self, table: str, link: str) -> set[str]:
+        """Name the columns that a link fills."""
+        if table not in self._mapped:
+            self._mapped[table] = {found.link: set(found.mapping) for found in self.store.links_of(table)}
+        return self._mapped[table].get(link, set())
 
     def update(self, statement: sa.Update, row: int, **values: Any) -> None:
         change = {"table_": self.table, "row_": row, **{f"{name}_": value for name, value in values.items()}}
@@ -299,7 +323,7 @@ def _insert_many(connection: sa.Connection, statement: sa.Insert, values: Sequen
         )
 
 
-# --- gathered: what jobs do --------------------------------------------------------------------------------------------
+# --- gathered: what jobs and editors do --------------------------------------------------------------------------------------------
 
 
 def _row_status_changed(batch: _Batch, event: events.RowStatusChanged) -> None:
@@ -355,6 +379,36 @@ def _outputs_recorded(batch: _Batch, event: events.OutputsRecorded) -> None:
         batch.replace_elements(event.row, elements or (), had=bool(state.elements))
         batch.index_for_joins([event.row])
     state.elements = event.elements
+
+
+def _row_edited(batch: _Batch, event: events.RowEdited) -> None:
+    rows = [edit.row for edit in event.rows]
+    table, states, inputs = (
+        batch.known_table(event.table),
+        batch.states(event.table, rows),
+        batch.inputs(event.table, rows),
+    )
+    status = "stale" if table is None else table.status_of_new_rows
+    who = {"by": batch.envelope.actor, "position": batch.position}
+    for edit in event.rows:
+        row, state = inputs[edit.row], states[edit.row]
+        row.values = {**row.values, **edit.changes}
+        if event.cause is None and row.link is not None:
+            corrections = batch.mapped(event.table, row.link) & edit.changes.keys()
+            row.corrected = {**row.corrected, **dict.fromkeys(sorted(corrections), who)}
+        batch.count([state.status], [status])
+        state.revision, state.status = edit.revision, status
+        batch.update(
+            batch.statements.edit,
+            edit.row,
+            revision=edit.revision,
+            inputs=row.values,
+            status=status,
+            reason=None,
+            corrected=row.corrected or None,
+        )
+    batch.remember(rows)
+    batch.index_for_joins(rows)
 
 
 # --- at once: what people and links do ---------------------------------------------------------------------------------
@@ -444,31 +498,6 @@ def _rows_added(batch: _Batch, event: events.RowsAdded) -> None:
     batch.index_for_joins(rows)
 
 
-def _row_edited(batch: _Batch, event: events.RowEdited) -> None:
-    known = batch.store.rows(event.table, [edit.row for edit in event.rows])
-    table = batch.store.table(event.table)
-    status = "stale" if table is None else table.status_of_new_rows
-    mapped: dict[str, set[str]] = {}
-    if event.cause is None and any(row.link for row in known.values()):
-        mapped = {link.link: set(link.mapping) for link in batch.store.links_of(event.table)}
-    who = {"by": batch.envelope.actor, "position": batch.position}
-    for edit in event.rows:
-        row: Row = known[edit.row]
-        corrections = mapped.get(row.link or "", set()) & edit.changes.keys()
-        batch.update(
-            batch.statements.edit,
-            edit.row,
-            revision=edit.revision,
-            inputs={**row.inputs, **edit.changes},
-            status=status,
-            reason=None,
-            corrected={**row.corrected, **dict.fromkeys(sorted(corrections), who)} or None,
-        )
-    batch.count([row.status for row in known.values()], [status] * len(known))
-    batch.remember(known)
-    batch.index_for_joins(known)
-
-
 def _rows_removed(batch: _Batch, event: events.RowsRemoved) -> None:
     statuses = batch.store.statuses(event.table, event.rows)
     batch.delete_rows("row", event.rows)
@@ -525,6 +554,7 @@ _STATUSES: tuple[RowStatus, ...] = get_args(RowStatus)
 
 _GATHER: dict[type, Callable[[_Batch, Any], None]] = {
     events.OutputsRecorded: _outputs_recorded,
+    events.RowEdited: _row_edited,
     events.RowStatusChanged: _row_status_changed,
 }
 
@@ -532,7 +562,6 @@ _EVOLVE: dict[type, Callable[[_Batch, Any], None]] = {
     events.TableCreated: _table_created,
     events.WorkflowChanged: _workflow_changed,
     events.RowsAdded: _rows_added,
-    events.RowEdited: _row_edited,
     events.RowsRemoved: _rows_removed,
     events.SourcesMoved: _sources_moved,
     events.ColumnDescribed: _column_described,
