@@ -13,7 +13,7 @@ from stoa.errors import Refused
 
 if TYPE_CHECKING:
     from stoa.api import Stoa
-    from stoa.supervisor.stoa import Reporter
+    from stoa.supervisor.reporter import Reporter
 
 __all__ = ["Example"]
 

@@ -15,15 +15,16 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from stoa.address import DEFAULT_URL
 from stoa.errors import Failure, Refused
 from stoa.supervisor import ADDRESSES
 from stoa.supervisor.example import Example
 from stoa.supervisor.process import Service
+from stoa.supervisor.reporter import Reporter
 
-__all__ = ["Options", "Reporter", "Supervisor"]
+__all__ = ["Options", "Supervisor"]
 
 #: In the order in which they are named to people.
 SERVICES = ("web", "executor", "scheduler", "tables")
@@ -33,19 +34,6 @@ _STOP_TIMEOUT_S = 25.0
 _TICK_S = 0.2
 _NATS_PAUSE_S = 2.0
 _LOOPBACK = ("127.", "::1", "localhost")
-
-
-class Reporter(Protocol):
-    """Shows the person at the terminal, or the program that reads it, what happens."""
-
-    def say(self, text: str) -> None:
-        """Show a line that stays."""
-
-    def progress(self, text: str) -> None:
-        """Show a line that the next one replaces where it can."""
-
-    def ready(self, url: str, data: Path) -> None:
-        """Tell that Stoa answers."""
 
 
 @dataclass(frozen=True)
