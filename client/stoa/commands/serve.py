@@ -15,6 +15,8 @@ from stoa.supervisor import ADDRESSES
 
 __all__ = ["administration", "data_option", "migrate", "serve"]
 
+_NOT_INSTALLED = "No service of Stoa is installed here; this command works on the services' own machine"
+
 data_option = click.option(
     "--data", type=click.Path(path_type=Path), help="The data folder; default: STOA_DATA, or ./stoa-data."
 )
@@ -28,18 +30,20 @@ def administration(data: Path | None) -> Any:
     Failure
         If no service is installed here.
     """
+    _prepare(data)
+    try:
+        from stoa_chassis import administration as functions
+    except ImportError as error:
+        raise Failure(_NOT_INSTALLED) from error
+    return functions
+
+
+def _prepare(data: Path | None) -> None:
     if data is not None:
         os.environ["STOA_DATA"] = str(data.absolute())
     addresses = Path(os.environ.get("STOA_DATA", "stoa-data")) / ADDRESSES
     if addresses.is_file():
         os.environ.setdefault("STOA_CONFIG", str(addresses))
-    try:
-        from stoa_chassis import administration as functions
-    except ImportError as error:
-        raise Failure(
-            "No service of Stoa is installed here; this command works on the services' own machine"
-        ) from error
-    return functions
 
 
 @click.command()
@@ -62,14 +66,18 @@ def serve(
         end_with_parent(with_parent)
     if as_json:
         os.environ["STOA_LOG_FORMAT"] = "json"
-    functions = administration(data)
+    _prepare(data)
     try:
-        definition = functions.load_service(service)
+        # Not all of the administration: a service starts with what it needs itself.
+        from stoa_chassis.errors import DatabaseUnavailableError
+        from stoa_chassis.installed import UnknownServiceError, load_service
+    except ImportError as error:
+        raise Failure(_NOT_INSTALLED) from error
+    try:
+        definition = load_service(service)
         if upgrade and definition.migrations is not None:
-            functions.migrate(service)
-    except functions.UnknownServiceError as error:
-        raise Refused(str(error)) from error
-    except functions.DatabaseUnavailableError as error:
+            administration(data).migrate(service)
+    except (UnknownServiceError, DatabaseUnavailableError) as error:
         raise Refused(str(error)) from error
     sys.exit(definition.serve(fd=fd))
 

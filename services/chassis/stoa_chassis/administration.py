@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from importlib.metadata import entry_points
 
 import httpx
 
 from stoa_chassis import migrations
 from stoa_chassis.database import Database, DatabaseUnavailableError
+from stoa_chassis.installed import UnknownServiceError, installed_services, load_service
 from stoa_chassis.log import Broken, Log
 from stoa_chassis.migrations import OutdatedSchemaError
 from stoa_chassis.projection import Rebuilt
@@ -30,37 +30,12 @@ __all__ = [
     "verify",
 ]
 
-_GROUP = "stoa.services"
 _FEED_PAGE = 1000
-
-
-class UnknownServiceError(LookupError):
-    """No service of this name is installed here."""
-
-
-def installed_services() -> list[str]:
-    """Name the services that are installed here."""
-    return sorted(point.name for point in entry_points(group=_GROUP))
 
 
 def migrated_services() -> list[str]:
     """Name the installed services that own a log and a database."""
     return [name for name in installed_services() if getattr(load_service(name), "migrations", None)]
-
-
-def load_service(name: str) -> ServiceDefinition:
-    """Find an installed service by its name.
-
-    Raises
-    ------
-    UnknownServiceError
-        Names those that are installed.
-    """
-    for point in entry_points(group=_GROUP, name=name):
-        definition: ServiceDefinition = point.load()
-        return definition
-    msg = f"There is no service '{name}' here; installed are: {', '.join(installed_services())}"
-    raise UnknownServiceError(msg)
 
 
 def _open(name: str) -> tuple[ServiceDefinition, ServiceSettings, Database]:

@@ -19,6 +19,8 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import QueuePool
 
+from stoa_chassis.errors import DatabaseUnavailableError
+
 __all__ = ["Database", "DatabaseUnavailableError"]
 
 T = TypeVar("T")
@@ -28,10 +30,6 @@ _WRITER_LOCK = 0x53746F61
 
 _READERS = 4
 _MAX_BATCH = 256
-
-
-class DatabaseUnavailableError(Exception):
-    """The database cannot be reached or written. Nothing was changed."""
 
 
 @dataclass

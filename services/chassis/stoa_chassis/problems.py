@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from stoa_chassis.database import DatabaseUnavailableError
+from stoa_chassis.errors import DatabaseUnavailableError
 
 __all__ = ["PROBLEM_MEDIA_TYPE", "Problem", "ProblemDocument", "install_problem_handlers", "problem_responses"]
 

@@ -11,10 +11,10 @@ from typing import ClassVar
 from fastapi import FastAPI
 from pydantic import ValidationError
 
+from stoa_chassis.application import create_operated_app, run_app
 from stoa_chassis.background import Background
 from stoa_chassis.logging import configure_logging
 from stoa_chassis.metrics import Metrics
-from stoa_chassis.service import create_operated_app, run_app
 from stoa_web.gateway import Gateway, gateway_routes
 from stoa_web.page import add_page
 from stoa_web.settings import WebSettings
