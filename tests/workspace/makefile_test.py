@@ -31,12 +31,16 @@ def checkout(tmp_path: Path) -> Path:
     return checkout
 
 
+def _inherited() -> dict[str, str]:
+    # These tests are themselves run by make, which would tell its own settings to the make under test.
+    return {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS", "UV_", "XDG_"))}
+
+
 def _make(checkout: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "UV_", "XDG_"))}
     return subprocess.run(
         ["make", *arguments],
         cwd=checkout,
-        env=inherited | environment,
+        env=_inherited() | environment,
         capture_output=True,
         text=True,
         check=False,
@@ -137,6 +141,7 @@ def test_the_program_ends_itself_when_make_is_stopped(checkout: Path, sent: sign
     with subprocess.Popen(
         ["make", "up"],
         cwd=checkout,
+        env=_inherited(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
