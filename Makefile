@@ -44,7 +44,7 @@ up: .venv/.up ## Start Stoa with the example, and install first what it needs; C
 	@exec $(BIN)/stoa up --port '$(PORT)' --host '$(HOST)' --data '$(DATA)' --example '$(EXAMPLE)'
 
 test: .venv/.dev ## Run the tests, on SQLite and PostgreSQL, on the in-memory bus and on NATS
-	$(BIN)/pytest -n $(JOBS) --dist worksteal $(ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: .venv/.dev ## Check style, types and who imports whom
 	$(BIN)/ruff check

@@ -102,8 +102,8 @@ def test_a_corrupt_file_fails_its_row_and_the_next_run_succeeds(stoa: RunningSto
     assert reason
     assert "Traceback" not in reason
     fits.PrimaryHDU(header=fits.Header({"OBJECT": "Cen A"})).writeto(file, overwrite=True)
-    stoa.run(table, "failed")
-    assert stoa.settle(table)[table] == {"current": 1}
+    stoa.run_to_end(table, "failed")
+    assert stoa.counts(table) == {"current": 1}
 
 
 def test_a_missing_input_and_a_missing_output_are_told_in_a_sentence(stoa: RunningStoa) -> None:

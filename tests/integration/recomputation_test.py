@@ -129,7 +129,7 @@ def test_exactly_what_depends_on_an_edit_is_run_again(stoa: RunningStoa) -> None
 
     # The correction survives upstream recomputation.
     position = stoa.head("executor")
-    stoa.run(count, "rows", rows=[2])
+    stoa.run_to_end(count, "rows", rows=[2])
     settled(stoa, count, halve, square)
     assert jobs_since(stoa, position) == Counter([(count, 2)])
     assert [row["values"]["item"] for row in stoa.rows(halve) if row["row"] == corrected] == [3]

@@ -171,6 +171,33 @@ class RunningStoa:
             self.client.post("/api/runs", json={"table": table, "scope": scope, "after": after, **more})
         )
 
+    def run_to_end(self, table: str, scope: str, timeout: float = 60, **more: Any) -> None:
+        """Run rows of a table and wait until the table knows how each of them ended.
+
+        Rows that had ended before look no different until the table hears of their new jobs, so `settle` would not wait.
+
+        Raises
+        ------
+        TimeoutError
+            If they do not end in time.
+        """
+        position = self.head("tables")
+        run = self.run(table, scope, **more)["run"]
+        listed = self.checked(self.client.get("/api/jobs", params={"run": run, "limit": 1000}))["jobs"]
+        waiting = {job["job"] for job in listed}
+        deadline = time.monotonic() + timeout
+        while waiting:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"The jobs {waiting} did not end within {timeout} s")
+            for event in self.events("tables", position):
+                position = event.log_position
+                if event.name == "outputs-recorded":
+                    waiting.discard(event.data["job"])
+                elif event.name == "row-status-changed":
+                    ended = [change for change in event.data["changes"] if change["status"] in {"failed", "cancelled"}]
+                    waiting -= {change["job"] for change in ended}
+            time.sleep(0.05)
+
     def counts(self, table: str) -> dict[str, int]:
         """Give the number of rows per status, without those that are zero."""
         counts: dict[str, int] = self.checked(self.client.get(f"/api/tables/{table}"))["counts"]
