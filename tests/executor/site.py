@@ -13,6 +13,7 @@ import httpx
 import uvicorn
 from fastapi import FastAPI, Response
 
+from stoa_chassis.background import pause
 from stoa_chassis.bus import Bus, EventMessage
 from stoa_chassis.database import Database
 from stoa_chassis.migrations import upgrade
@@ -198,7 +199,8 @@ class RunningExecutor:
                 }
                 if wanted <= set(found):
                     return [found[request.job, request.attempt] for request in requests]
-                await committed.wait()
+                # Another replica may be the one that commits.
+                await pause(committed, 0.2)
 
     async def names(self, request: JobRequest) -> list[str]:
         """List what happened to a job."""

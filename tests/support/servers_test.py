@@ -171,7 +171,10 @@ def test_postgresql_from_the_wheel_works_where_nothing_is_installed(monkeypatch:
 
 def test_without_any_postgresql_the_reasons_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
-    monkeypatch.setattr(postgres, "_installed", lambda: iter([(tmp_path, "installed binaries")]))
+    # A folder of their own: for another user the whole of what is beside the binaries is copied.
+    binaries = tmp_path / "postgresql" / "bin"
+    binaries.mkdir(parents=True)
+    monkeypatch.setattr(postgres, "_installed", lambda: iter([(binaries, "installed binaries")]))
     monkeypatch.setattr(postgres, "_from_wheel", lambda: iter(()))
     with pytest.raises(PostgresUnavailableError, match=rf"no Docker engine answers.*{tmp_path}.*initdb"):
         postgres.best_postgres()
