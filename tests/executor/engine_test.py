@@ -450,7 +450,7 @@ async def test_what_a_tool_leaves_running_is_ended_with_the_job(rig: Rig) -> Non
 async def test_usage_counts_processor_time_and_memory_of_the_tool(rig: Rig) -> None:
     program = (
         "import json, resource, time\n"
-        "block = bytearray(800_000_000)\n"
+        "block = bytearray(300_000_000)\n"
         "end = time.process_time() + 0.3\n"
         "while time.process_time() < end: pass\n"
         "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
@@ -460,7 +460,7 @@ async def test_usage_counts_processor_time_and_memory_of_the_tool(rig: Rig) -> N
 
     assert 0.25 < result.cpu_s < 3
     assert result.wall_s >= 0.3
-    # More than the engine itself ever had: below that the kernel cannot tell the tool from its parent.
+    # Also of a tool that is smaller than its engine once was, where the kernel cannot tell one from the other.
     assert result.outputs is not None
     own = result.outputs["peak"]
     assert own > 150_000_000

@@ -68,7 +68,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _CACHED_WORKFLOWS = 32
 _TAIL_BYTES = 16384
 _FIRST_SAMPLE_S = 0.005
-_LAST_SAMPLE_S = 1.0
+_LAST_SAMPLE_S = 0.1
 _SHA1 = re.compile(r"[0-9a-f]{40}")
 _NOISE = re.compile(
     r"\[(?:job|step|workflow)[^\]]*\] (?:completed|exited with status|was terminated by signal|start|starting)"
