@@ -161,8 +161,8 @@ class _Job(CommandLineJob):
             sproc.returncode = os.waitstatus_to_exitcode(status)
             _account.cpu_s += used.ru_utime + used.ru_stime
             peak = used.ru_maxrss * 1024
-            # A child begins as a copy of the engine, and the kernel counts that copy: only what lies above says anything.
-            if peak > resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024:
+            # A child begins in the engine's memory, and the kernel counts that: only what lies above says anything.
+            if peak > _own_peak_memory():
                 _account.max_rss = max(_account.max_rss, peak)
         finally:
             if handle >= 0:
@@ -186,6 +186,7 @@ class _Job(CommandLineJob):
         monitor_function: Any = None,
     ) -> None:
         _account.begin_tool()
+        _forget_own_peak_memory()
         super()._execute(runtime, env, runtimeContext, monitor_function)
         code = _account.last_code
         if code is None or _account.failed_tool is not None:
@@ -457,6 +458,22 @@ def _peak_memory(pid: int) -> int:
             match = re.search(rb"VmHWM:\s+(\d+) kB" if number == pid else rb"VmRSS:\s+(\d+) kB", file.read())
             total += int(match[1]) * 1024 if match else 0
     return total
+
+
+def _own_peak_memory() -> int:
+    """Give the most that this process held since its peak was last forgotten."""
+    try:
+        with open("/proc/self/status", "rb") as file:
+            match = re.search(rb"VmHWM:\s+(\d+) kB", file.read())
+    except OSError:
+        match = None
+    return int(match[1]) * 1024 if match else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _forget_own_peak_memory() -> None:
+    """Start the peak anew, so that what an earlier row needed for itself does not hide what the next row's tool uses."""
+    with suppress(OSError), open("/proc/self/clear_refs", "wb", buffering=0) as file:
+        file.write(b"5")
 
 
 def _own_memory() -> int:
