@@ -83,7 +83,8 @@ class Neighbour:
         messages = [EventMessage(item.bus_subject, item.id, item.to_bytes(), item.log_position) for item in new]
         tail = await bus.last_position(self.service)
         await bus.publish_events(self.service, messages, tail.sequence)
-        self._sent = len(self.envelopes)
+        # While the bus answered, more may have been told.
+        self._sent += len(new)
 
 
 class Tables(Neighbour):
