@@ -24,3 +24,4 @@ class JobRequest(Frozen):
     correlationid: str
     causationid: str = Field(description="The id of the `job-queued` event.")
     traceparent: str | None = None
+    force: bool = Field(default=False, description="Whether to run it even where a job with the same key has ended.")

@@ -14,8 +14,11 @@ __all__ = [
     "ColumnRole",
     "Derivation",
     "Digest",
+    "Display",
     "FileReference",
     "Frozen",
+    "InputFile",
+    "JobKey",
     "JobReference",
     "LinkKind",
     "LinkSpecification",
@@ -23,9 +26,12 @@ __all__ = [
     "Outcome",
     "RowInputs",
     "RowStatus",
+    "Scope",
     "SourceElement",
     "TableKind",
     "Timestamp",
+    "Trigger",
+    "TriggerKind",
     "Usage",
     "Values",
     "table_name_pattern",
@@ -53,7 +59,10 @@ table_name_pattern = re.compile(r"^[A-Za-z][A-Za-z0-9_-]{0,62}$")
 TableKind = Literal["worktable", "plain", "join"]
 ColumnRole = Literal["key", "input", "output"]
 LinkKind = Literal["keyed", "inner", "left"]
-Mode = Literal["manual", "automatic"]
+Display = Literal["link", "image", "fits", "sexagesimal"]
+Scope = Literal["stale", "failed", "rows", "all"]
+TriggerKind = Literal["cron", "interval", "upstream", "file"]
+Mode = Literal["manual", "automatic", "scheduled"]
 RowStatus = Literal["stale", "queued", "running", "current", "failed", "cancelled"]
 CauseKind = Literal["edit", "upstream", "workflow", "link", "trigger", "file"]
 
@@ -75,6 +84,10 @@ class Column(Frozen):
     ucd: str | None = Field(default=None, description="UCD1+ word or words.")
     utype: str | None = None
     default: Any = Field(default=None, description="The value of a cell that nobody filled in.")
+    display: Display | None = Field(
+        default=None,
+        description="How people see it: as a link, an image, the preview of a FITS file, or in sexagesimal form.",
+    )
 
 
 class FileReference(Frozen):
@@ -92,6 +105,47 @@ class Cause(Frozen):
     table: str | None = Field(default=None, description="The table where the change happened.")
     rows: list[int] | None = Field(default=None, description="The rows that changed there; null for all.")
     workflow_version: Digest | None = None
+
+
+class InputFile(Frozen):
+    """A file or a directory that a job read, and what it held then."""
+
+    location: str = Field(description="The URI in the row.")
+    sha256: Digest = Field(
+        description="Of a file's bytes, or of the canonical JSON of a directory's names and their digests."
+    )
+    size: int | None = Field(default=None, ge=0, description="Bytes; null for a directory.")
+
+
+class JobKey(Frozen):
+    """What decides the outputs of a job, as digests: equal keys, equal outputs.
+
+    `digest` names the whole by content, wherever files lie. The other fields are its components as the row says them, so
+    that a difference can be named.
+    """
+
+    digest: Digest
+    workflow: Digest = Field(description="The workflow version.")
+    inputs: Digest = Field(description="The input object, files by their locations.")
+    files: Digest = Field(description="What the files at those locations held.")
+    software: Digest = Field(description="The container images or the programs that ran.")
+
+
+class Trigger(Frozen):
+    """What starts a table's runs without a person."""
+
+    trigger: str
+    kind: TriggerKind
+    schedule: str | None = Field(
+        default=None, description="A cron expression of five fields, or the ISO 8601 duration of an interval."
+    )
+    timezone: str = Field(default="UTC", description="The IANA name of the zone in which a cron expression is read.")
+    files: list[str] = Field(default_factory=list, description="The locations that are watched; none for all inputs.")
+    missed: Literal["once", "skip"] = Field(
+        default="once", description="Whether firings that were missed are caught up by one, or left out."
+    )
+    scope: Literal["stale", "failed", "all"] = "stale"
+    paused: bool = False
 
 
 class SourceElement(Frozen):
@@ -141,8 +195,12 @@ class LinkSpecification(Frozen):
     link: str
     kind: LinkKind
     parents: list[str] = Field(min_length=1, max_length=2)
-    per: Literal["row", "element"] = Field(
-        default="element", description="One child row per parent row, or per element."
+    per: Literal["row", "element", "group"] = Field(
+        default="element",
+        description=(
+            "One child row per parent row, per element, or per group: per distinct values of the key columns, where every"
+            " other column holds the array of the group's values."
+        ),
     )
     mapping: dict[str, str] = Field(
         description="Child column to parent column; for a join the parent column is written ``0.column`` or ``1.column``."
@@ -152,6 +210,9 @@ class LinkSpecification(Frozen):
     )
     on: list[tuple[str, str]] = Field(
         default_factory=list, description="Pairs of left and right column that must be equal (joins)."
+    )
+    filter: str | None = Field(
+        default=None, description="Only what this expression over the parent's columns holds for gives rows (keyed)."
     )
 
 

@@ -1,13 +1,16 @@
-"""What happens to running jobs. The stream of each event is the table's id."""
+"""What happens to running jobs, and to the files that they read.
+
+The stream of a job's events is the table's id, that of `file-changed` is `files`.
+"""
 
 from __future__ import annotations
 
 from pydantic import Field
 
 from stoa_contracts.registry import Event, event
-from stoa_contracts.types import Digest, FileReference, Outcome, Timestamp, Usage, Values
+from stoa_contracts.types import Digest, FileReference, InputFile, JobKey, Outcome, Timestamp, Usage, Values
 
-__all__ = ["JobFinished", "JobStarted"]
+__all__ = ["FileChanged", "JobFinished", "JobStarted"]
 
 
 @event("executor", "job-started")
@@ -24,7 +27,7 @@ class JobStarted(Event):
     started: Timestamp
 
 
-@event("executor", "job-finished")
+@event("executor", "job-finished", version=2)
 class JobFinished(Event):
     """An attempt at a job ended. Where `final` is false, another attempt follows."""
 
@@ -49,3 +52,20 @@ class JobFinished(Event):
     finished: Timestamp
     usage: Usage
     log: FileReference | None = Field(default=None, description="What the tools wrote to their error streams.")
+    key: JobKey | None = Field(default=None, description="What decided the outputs; null where no tool was run.")
+    files: list[InputFile] = Field(
+        default_factory=list, description="What the job read from places whose content may change."
+    )
+    reused_from: str | None = Field(
+        default=None, description="The job with the same key whose outputs these are; null where it was run."
+    )
+
+
+@event("executor", "file-changed")
+class FileChanged(Event):
+    """A file or a directory that jobs have read holds something else now, or is gone."""
+
+    location: str
+    previous: Digest
+    sha256: Digest | None = Field(description="What it holds now; null where it is gone or cannot be read.")
+    size: int | None = Field(default=None, ge=0, description="Bytes; null for a directory.")

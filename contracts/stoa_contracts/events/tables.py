@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -14,6 +14,8 @@ from stoa_contracts.types import (
     Digest,
     FileReference,
     Frozen,
+    InputFile,
+    JobKey,
     LinkSpecification,
     RowInputs,
     RowStatus,
@@ -24,14 +26,33 @@ from stoa_contracts.types import (
 )
 
 __all__ = [
+    "AcceptedRow",
     "ColumnDescribed",
+    "CommentEdited",
+    "CorrectionsConfirmed",
+    "DerivedValues",
+    "DerivedValuesChanged",
     "EditedRow",
+    "ElementKeySet",
+    "FlagDefined",
+    "ImportedOutputs",
+    "LinkChanged",
     "MovedRow",
+    "OutputsImported",
     "OutputsRecorded",
+    "RestoredRow",
+    "ReviewedRow",
+    "RowCommented",
     "RowEdited",
+    "RowFlagged",
+    "RowLocked",
     "RowStatusChanged",
+    "RowsAccepted",
     "RowsAdded",
+    "RowsConfirmed",
+    "RowsPinned",
     "RowsRemoved",
+    "RowsRestored",
     "SourcesMoved",
     "StatusChange",
     "TableCreated",
@@ -39,11 +60,15 @@ __all__ = [
     "TableInvalidated",
     "TableLinked",
     "TableRenamed",
+    "TableUnlinked",
+    "View",
+    "ViewDeleted",
+    "ViewSaved",
     "WorkflowChanged",
 ]
 
 
-@event("tables", "table-created")
+@event("tables", "table-created", version=2)
 class TableCreated(Event):
     """A table was created. A worktable's columns follow in `workflow-changed`, at the next version of the stream."""
 
@@ -56,7 +81,7 @@ class TableCreated(Event):
     columns: list[Column] = Field(default_factory=list, description="Of a plain table or a join.")
 
 
-@event("tables", "workflow-changed")
+@event("tables", "workflow-changed", version=2)
 class WorkflowChanged(Event):
     """A worktable has a new workflow version; rows whose outputs came from another version are stale."""
 
@@ -71,7 +96,7 @@ class WorkflowChanged(Event):
     description: str | None = None
 
 
-@event("tables", "rows-added")
+@event("tables", "rows-added", version=2)
 class RowsAdded(Event):
     """Rows were added. They are stale in a worktable and current in a plain table or a join."""
 
@@ -80,6 +105,7 @@ class RowsAdded(Event):
     cause: Cause | None = Field(
         default=None, description="Why, where the rows were derived; null where a person added them."
     )
+    imported_from: FileReference | None = Field(default=None, description="The file that the rows were read from.")
 
 
 class EditedRow(Frozen):
@@ -89,9 +115,12 @@ class EditedRow(Frozen):
     revision: int = Field(description="The row's revision after the edit.")
     changes: Values
     previous: Values
+    reset: list[str] = Field(
+        default_factory=list, description="The columns whose correction was taken back: their values are derived again."
+    )
 
 
-@event("tables", "row-edited")
+@event("tables", "row-edited", version=2)
 class RowEdited(Event):
     """Inputs of one or several rows were changed in one step. Those rows are stale, their old outputs stay visible.
 
@@ -103,9 +132,11 @@ class RowEdited(Event):
     cause: Cause | None = Field(
         default=None, description="Why, where the values were derived; null where a person edited them."
     )
+    reason: str | None = Field(default=None, description="Why, in the words of the person who edited them.")
+    undoes: str | None = Field(default=None, description="The id of the event that this one takes back.")
 
 
-@event("tables", "rows-removed")
+@event("tables", "rows-removed", version=2)
 class RowsRemoved(Event):
     """Rows were removed. Their ids are never used again."""
 
@@ -114,6 +145,7 @@ class RowsRemoved(Event):
     cause: Cause | None = Field(
         default=None, description="Why, where the rows were derived; null where a person removed them."
     )
+    undoes: str | None = Field(default=None, description="The id of the event that this one takes back.")
 
 
 class MovedRow(Frozen):
@@ -131,7 +163,7 @@ class SourcesMoved(Event):
     rows: list[MovedRow]
 
 
-@event("tables", "outputs-recorded")
+@event("tables", "outputs-recorded", version=2)
 class OutputsRecorded(Event):
     """A finished job gave outputs for a row.
 
@@ -153,6 +185,13 @@ class OutputsRecorded(Event):
     started: Timestamp
     finished: Timestamp
     usage: Usage
+    key: JobKey | None = Field(default=None, description="What decided the outputs; null where it is not known.")
+    files: list[InputFile] = Field(
+        default_factory=list, description="What the run read from places whose content may change."
+    )
+    reused_from: str | None = Field(
+        default=None, description="The job with the same key whose outputs these are; null where it was run."
+    )
 
 
 class StatusChange(Frozen):
@@ -179,16 +218,22 @@ class RowStatusChanged(Event):
     changes: list[StatusChange]
 
 
-@event("tables", "table-invalidated")
+@event("tables", "table-invalidated", version=2)
 class TableInvalidated(Event):
-    """Rows of a table became stale because of something that happened elsewhere, or to the table's workflow."""
+    """Rows of a table became stale because of something that happened elsewhere, or to the table's workflow.
+
+    Where they are only `suspected`, something that they depend on is being computed anew: the rows either get other inputs,
+    or `rows-confirmed` says that they are current as they are.
+    """
 
     table: str
     cause: Cause
     rows: list[int] | None = Field(description="The rows that became stale; null for all rows of the table.")
+    suspected: bool = False
+    file: InputFile | None = Field(default=None, description="The file that changed, as it is now.")
 
 
-@event("tables", "column-described")
+@event("tables", "column-described", version=2)
 class ColumnDescribed(Event):
     """A person described a column. Its name, role and type stay as they are."""
 
@@ -197,12 +242,223 @@ class ColumnDescribed(Event):
     previous: Column
 
 
-@event("tables", "table-linked")
+@event("tables", "table-linked", version=2)
 class TableLinked(Event):
     """A table is filled from one parent (keyed) or two (a join), and kept up to date from now on."""
 
     table: str
     link: LinkSpecification
+
+
+@event("tables", "link-changed")
+class LinkChanged(Event):
+    """A link fills other columns, from other columns, or through another filter. Its id and its parents stay."""
+
+    table: str
+    link: LinkSpecification
+    previous: LinkSpecification
+
+
+@event("tables", "table-unlinked")
+class TableUnlinked(Event):
+    """A table is no longer filled through a link. Its rows stay as they are, as rows of its own, or were removed before."""
+
+    table: str
+    link: LinkSpecification
+    rows: Literal["stay", "go"]
+
+
+class DerivedValues(Frozen):
+    """What upstream says of cells that a person corrected."""
+
+    row: int
+    values: Values
+
+
+@event("tables", "derived-values-changed")
+class DerivedValuesChanged(Event):
+    """Upstream values changed under corrections. The corrections stay, and the rows are marked for review."""
+
+    table: str
+    rows: list[DerivedValues]
+    cause: Cause
+
+
+class ReviewedRow(Frozen):
+    """Corrections of a row that a person found to be still right."""
+
+    row: int
+    columns: list[str]
+
+
+@event("tables", "corrections-confirmed")
+class CorrectionsConfirmed(Event):
+    """A person looked at corrections after their upstream values had changed, and keeps them."""
+
+    table: str
+    rows: list[ReviewedRow]
+    reason: str | None = None
+
+
+@event("tables", "rows-confirmed")
+class RowsConfirmed(Event):
+    """Rows that were stale by suspicion are current without a run: what they depend on came out the same."""
+
+    table: str
+    rows: list[int] | None = Field(description="Null for all rows of the table that were suspected.")
+    cause: Cause
+
+
+class AcceptedRow(Frozen):
+    """A row as it was accepted."""
+
+    row: int
+    revision: int
+    workflow_version: Digest
+
+
+@event("tables", "rows-accepted")
+class RowsAccepted(Event):
+    """A person declared the outputs of stale rows to be those of their present inputs and workflow version."""
+
+    table: str
+    rows: list[AcceptedRow]
+    reason: str
+
+
+@event("tables", "rows-pinned")
+class RowsPinned(Event):
+    """Rows stay with one workflow version, whatever version the table has."""
+
+    table: str
+    rows: list[int]
+    workflow_version: Digest | None = Field(description="Null where rows follow the table again.")
+
+
+class RestoredRow(Frozen):
+    """A removed row as it is once more."""
+
+    row: int
+    revision: int = Field(description="One more than it had when it was removed.")
+    inputs: Values
+
+
+@event("tables", "rows-restored")
+class RowsRestored(Event):
+    """A person took the removal of rows back. The rows have their ids and inputs, and are stale."""
+
+    table: str
+    rows: list[RestoredRow]
+    undoes: str = Field(description="The id of the event that this one takes back.")
+
+
+class ImportedOutputs(Frozen):
+    """What a file says that a run of a row gave."""
+
+    row: int
+    revision: int
+    outputs: Values
+    elements: int | None = None
+
+
+@event("tables", "outputs-imported")
+class OutputsImported(Event):
+    """Rows got outputs from a file, where they had been computed elsewhere. The rows are current."""
+
+    table: str
+    workflow_version: Digest
+    rows: list[ImportedOutputs]
+    imported_from: FileReference
+
+
+@event("tables", "element-key-set")
+class ElementKeySet(Event):
+    """Elements of a table's rows are known by the value of one output column from now on, not by their place."""
+
+    table: str
+    column: str | None = Field(description="Null where their place counts again.")
+    previous: str | None
+
+
+@event("tables", "flag-defined")
+class FlagDefined(Event):
+    """A flag with which rows of a table can be marked was defined, described anew, or given up."""
+
+    table: str
+    flag: str
+    colour: str | None = Field(description="#rrggbb; null where the flag was given up, and taken off every row.")
+    description: str | None = None
+
+
+@event("tables", "row-flagged")
+class RowFlagged(Event):
+    """A flag was put on rows, or taken off."""
+
+    table: str
+    rows: list[int]
+    flag: str
+    flagged: bool
+
+
+@event("tables", "row-commented")
+class RowCommented(Event):
+    """A person wrote about a row, or about one of its cells."""
+
+    table: str
+    comment: str
+    row: int
+    element: int | None = None
+    column: str | None = Field(default=None, description="The cell's column; null where it is about the row.")
+    replies_to: str | None = Field(default=None, description="The comment that began the thread.")
+    text: str = Field(description="Markdown.")
+
+
+@event("tables", "comment-edited")
+class CommentEdited(Event):
+    """A person changed a comment of their own. What it said before stays in its history."""
+
+    table: str
+    comment: str
+    text: str | None = Field(description="Markdown; null where the comment was withdrawn.")
+    previous: str
+
+
+@event("tables", "row-locked")
+class RowLocked(Event):
+    """Rows were locked: nobody edits, removes or runs them until they are unlocked."""
+
+    table: str
+    rows: list[int]
+    locked: bool
+    reason: str | None = None
+
+
+class View(Frozen):
+    """How somebody looks at a table."""
+
+    view: str
+    name: str
+    shared: bool = False
+    filters: list[str] = Field(default_factory=list, description="As in the address of a page of rows.")
+    status: RowStatus | None = None
+    sort: str | None = None
+    columns: list[str] | None = Field(default=None, description="Those that are shown, in their order; null for all.")
+
+
+@event("tables", "view-saved")
+class ViewSaved(Event):
+    """A person saved a view of a table, or changed one."""
+
+    table: str
+    view: View
+
+
+@event("tables", "view-deleted")
+class ViewDeleted(Event):
+    """A person deleted a view of a table."""
+
+    table: str
+    view: str
 
 
 @event("tables", "table-renamed")

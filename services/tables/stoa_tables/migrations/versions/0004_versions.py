@@ -1,0 +1,12 @@
+"""Workflow versions of a table, and rows that are pinned to one."""
+
+from __future__ import annotations
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Change the schema."""
