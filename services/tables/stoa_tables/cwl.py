@@ -927,7 +927,7 @@ def _columns(process: Any, library: _Library) -> list[Column]:
     return columns
 
 
-def _votable(parameter: Any) -> dict[str, str]:
+def _votable(parameter: Any) -> dict[str, Any]:
     found = {}
     for key, value in (getattr(parameter, "extension_fields", None) or {}).items():
         if (match := _VOTABLE.match(key)) and isinstance(value, str):
