@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 __all__ = [
     "Cause",
     "CauseKind",
+    "ChangedFile",
     "Column",
     "ColumnRole",
     "Derivation",
@@ -114,6 +115,14 @@ class InputFile(Frozen):
     sha256: Digest = Field(
         description="Of a file's bytes, or of the canonical JSON of a directory's names and their digests."
     )
+    size: int | None = Field(default=None, ge=0, description="Bytes; null for a directory.")
+
+
+class ChangedFile(Frozen):
+    """A file or a directory that jobs have read, as it is now."""
+
+    location: str = Field(description="The URI in the row.")
+    sha256: Digest | None = Field(description="What it holds now; null where it is gone or cannot be read.")
     size: int | None = Field(default=None, ge=0, description="Bytes; null for a directory.")
 
 

@@ -9,6 +9,7 @@ from pydantic import Field
 from stoa_contracts.registry import Event, event
 from stoa_contracts.types import (
     Cause,
+    ChangedFile,
     Column,
     Derivation,
     Digest,
@@ -83,7 +84,10 @@ class TableCreated(Event):
 
 @event("tables", "workflow-changed", version=2)
 class WorkflowChanged(Event):
-    """A worktable has a new workflow version; rows whose outputs came from another version are stale."""
+    """A worktable has a new workflow version; rows whose outputs came from another version are stale.
+
+    All that are not pinned are stale, but for those that `rows-confirmed` names next.
+    """
 
     table: str
     workflow_version: Digest
@@ -118,11 +122,17 @@ class EditedRow(Frozen):
     reset: list[str] = Field(
         default_factory=list, description="The columns whose correction was taken back: their values are derived again."
     )
+    restored: bool = Field(
+        default=False, description="Whether the row has the inputs again from which its outputs were made."
+    )
+    current: bool = Field(default=False, description="Whether the row is current with them; else it is stale.")
 
 
 @event("tables", "row-edited", version=2)
 class RowEdited(Event):
     """Inputs of one or several rows were changed in one step. Those rows are stale, their old outputs stay visible.
+
+    A row whose new inputs are those from which its outputs were made is `current`. Whether rows are suspected stays as it was.
 
     Cells of a derived row that a person edits are corrections: later upstream values do not overwrite them.
     """
@@ -167,7 +177,7 @@ class SourcesMoved(Event):
 class OutputsRecorded(Event):
     """A finished job gave outputs for a row.
 
-    Where `revision` and `workflow_version` are the row's present ones, the row is current; else the outputs are kept in
+    Where they belong to the row as it is now, the row is current, or stays stale while it is suspected; else they are kept in
     the row's history and the row stays stale.
     """
 
@@ -191,6 +201,13 @@ class OutputsRecorded(Event):
     )
     reused_from: str | None = Field(
         default=None, description="The job with the same key whose outputs these are; null where it was run."
+    )
+    belongs: bool | None = Field(
+        default=None,
+        description=(
+            "Whether they belong to the row as it is now, perhaps at a later revision with the same inputs; null where"
+            " they do if `revision` and `workflow_version` are the row's present ones."
+        ),
     )
 
 
@@ -223,14 +240,16 @@ class TableInvalidated(Event):
     """Rows of a table became stale because of something that happened elsewhere, or to the table's workflow.
 
     Where they are only `suspected`, something that they depend on is being computed anew: the rows either get other inputs,
-    or `rows-confirmed` says that they are current as they are.
+    or `rows-confirmed` says that they are current as they are. Rows that failed or were cancelled stay so while they are
+    suspected, and rows of plain tables and joins stay current; none of them is run. Where rows are not suspected, they are stale
+    for sure.
     """
 
     table: str
     cause: Cause
     rows: list[int] | None = Field(description="The rows that became stale; null for all rows of the table.")
     suspected: bool = False
-    file: InputFile | None = Field(default=None, description="The file that changed, as it is now.")
+    file: ChangedFile | None = Field(default=None, description="The file that changed, as it is now.")
 
 
 @event("tables", "column-described", version=2)
@@ -302,11 +321,15 @@ class CorrectionsConfirmed(Event):
 
 @event("tables", "rows-confirmed")
 class RowsConfirmed(Event):
-    """Rows that were stale by suspicion are current without a run: what they depend on came out the same."""
+    """Rows are no longer suspected, and those of them that were stale are current without a run.
+
+    What they depend on came out the same, or the workflow version or the file is back from which their outputs were made.
+    """
 
     table: str
     rows: list[int] | None = Field(description="Null for all rows of the table that were suspected.")
     cause: Cause
+    file: ChangedFile | None = Field(default=None, description="The file that changed back, as it is now.")
 
 
 class AcceptedRow(Frozen):
@@ -319,7 +342,10 @@ class AcceptedRow(Frozen):
 
 @event("tables", "rows-accepted")
 class RowsAccepted(Event):
-    """A person declared the outputs of stale rows to be those of their present inputs and workflow version."""
+    """A person declared the outputs of stale rows to be those of their present inputs and workflow version.
+
+    The rows are current, or stay stale while they are suspected, until something changes again on which their outputs depend.
+    """
 
     table: str
     rows: list[AcceptedRow]
@@ -328,7 +354,10 @@ class RowsAccepted(Event):
 
 @event("tables", "rows-pinned")
 class RowsPinned(Event):
-    """Rows stay with one workflow version, whatever version the table has."""
+    """Rows stay with one workflow version, whatever version the table has.
+
+    What that makes of them, `rows-confirmed` and `table-invalidated` say.
+    """
 
     table: str
     rows: list[int]
