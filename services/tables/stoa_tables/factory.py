@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from structlog.stdlib import BoundLogger
 
 from stoa_chassis.log import Origin
+from stoa_tables.command_service import CommandService
 from stoa_tables.queries import Queries
 from stoa_tables.service import TableService
 from stoa_tables.store import Store
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Factory"]
 
 _A = TypeVar("_A")
+_S = TypeVar("_S", bound=CommandService)
 
 
 class Factory:
@@ -44,7 +46,10 @@ class Factory:
 
     def create_table_service(self) -> TableService:
         """Make what carries out commands."""
-        return TableService(
+        return self._create(TableService)
+
+    def _create(self, service: type[_S]) -> _S:
+        return service(
             database=self._context.database,
             events=self._context.events,
             settings=self._context.settings,

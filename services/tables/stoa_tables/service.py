@@ -5,19 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from structlog.stdlib import BoundLogger
 
-from stoa_chassis.database import Database
-from stoa_chassis.idempotency import once
-from stoa_chassis.log import Origin
-from stoa_chassis.projection import EventStore
 from stoa_contracts.ids import new_id
 from stoa_contracts.registry import Event
 from stoa_contracts.types import Column, Values
@@ -25,14 +20,14 @@ from stoa_tables import commands
 from stoa_tables.bundle import Bundle
 from stoa_tables.cascade import Recorder
 from stoa_tables.column_types import normal_type
+from stoa_tables.command_service import CommandService
 from stoa_tables.commands import DescribedWorkflow, Edit, RowsChangedError
 from stoa_tables.csv_rows import parse_csv
 from stoa_tables.cwl import describe
 from stoa_tables.domain import Row, Table
-from stoa_tables.models import blob, idempotency_key
+from stoa_tables.models import blob
 from stoa_tables.problems import InvalidRequestError, NameTakenError, PreconditionError, TooLargeError
 from stoa_tables.queries import Queries
-from stoa_tables.settings import TablesSettings
 from stoa_tables.store import Store
 from stoa_tables.values import check_default
 from stoa_tables.wire import (
@@ -56,44 +51,9 @@ if TYPE_CHECKING:
 
 __all__ = ["TableService"]
 
-_A = TypeVar("_A", TableDetail, Added, Edited, Removed, Linked, RowAnswer)
 
-
-class TableService:
-    """The commands of the tables service.
-
-    Parameters
-    ----------
-    database
-        The service's database.
-    events
-        Its log and read model.
-    settings
-        Its limits.
-    origin
-        Who asks.
-    key
-        The request's idempotency key, if it has one.
-    logger
-        Bound to the request.
-    """
-
-    def __init__(
-        self,
-        *,
-        database: Database,
-        events: EventStore,
-        settings: TablesSettings,
-        origin: Origin,
-        key: str | None,
-        logger: BoundLogger,
-    ) -> None:
-        self._database = database
-        self._events = events
-        self._settings = settings
-        self._origin = origin
-        self._key = key
-        self._logger = logger
+class TableService(CommandService):
+    """The commands of tables, rows and workflows."""
 
     # --- tables --------------------------------------------------------------------------------------------------------
 
@@ -337,11 +297,6 @@ class TableService:
 
         return await self._carry_out(None, command, Removed)
 
-    def _refuse_too_many(self, rows: Sequence[Any]) -> None:
-        limit = self._settings.max_rows_per_request
-        if len(rows) > limit:
-            raise TooLargeError(f"The request has {len(rows):,} rows; one request may have {limit:,}", limit=limit)
-
     def _refuse_changed(self, recorder: Recorder, table: Table, rows: Mapping[int, Row], revision: int) -> None:
         for row in rows.values():
             if row.revision != revision:
@@ -376,35 +331,6 @@ class TableService:
 
         request = {"command": "link", "table": name, **new.model_dump(mode="json")}
         return await self._carry_out(request, command, Linked)
-
-    # --- common --------------------------------------------------------------------------------------------------------
-
-    async def _carry_out(self, request: Any, command: Callable[[Recorder], _A], answer: type[_A]) -> _A:
-        """Carry out a command in one transaction, once for each idempotency key."""
-
-        def work(connection: sa.Connection) -> _A:
-            recorder = Recorder(connection, self._events, self._origin, event_bytes=self._settings.event_bytes)
-            if self._key is None or request is None:
-                return command(recorder)
-            known = once(
-                connection,
-                idempotency_key,
-                self._key,
-                self._origin.actor,
-                request,
-                lambda: command(recorder).model_dump(mode="json"),
-            )
-            return answer.model_validate(known)
-
-        return await self._database.write(work)
-
-    def _position(self, recorder: Recorder) -> int:
-        if recorder.recorded:
-            return recorder.recorded[-1].log_position
-        return self._events.log.head(recorder.connection)
-
-    def _detail(self, recorder: Recorder, table: str) -> TableDetail:
-        return Queries(recorder.store).detail(table, self._position(recorder))
 
 
 @contextmanager
