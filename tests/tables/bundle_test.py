@@ -122,6 +122,77 @@ def test_a_data_file_that_json_cannot_hold_counts_by_its_bytes(content: bytes) -
     assert one.version != other.version
 
 
+SETTINGS = b"gain: 2  # e/ADU\nseeing: 0.8\n"
+SAME_SETTINGS = b"seeing: 0.8\ngain: 2\n"
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        b"  settings: {type: File, default: {class: File, location: conf/a.yml}}\n",
+        b"  settings: {type: File, default: {class: File, path: ./conf/a.yml}}\n",
+        b"  settings: {type: Directory, default: {class: Directory, location: conf}}\n",
+        b"  settings: {type: Directory, default: {class: Directory, location: conf/}}\n",
+        b"  settings: {type: Directory, default: {class: Directory, location: .}}\n",
+        b"  settings: {type: string, default: {$include: conf/a.yml}}\n",
+    ],
+)
+def test_a_document_that_a_tool_gets_to_see_counts_by_its_bytes(part: bytes) -> None:
+    tool = TOOL.replace(b"inputs:\n", b"inputs:\n" + part)
+    one = Bundle("flux.cwl", {"flux.cwl": tool, "conf/a.yml": SETTINGS})
+    other = Bundle("flux.cwl", {"flux.cwl": tool, "conf/a.yml": SAME_SETTINGS})
+    assert one.version != other.version
+
+
+def test_a_document_that_another_file_names_is_found_from_where_that_lies() -> None:
+    tool = TOOL.replace(
+        b"inputs:\n", b"inputs:\n  settings: {type: File, default: {class: File, location: ../a.yml}}\n"
+    )
+    files = {"main.cwl": WORKFLOW, "tools/flux.cwl": tool, "a.yml": SETTINGS, "b.yml": SETTINGS}
+    version = Bundle("main.cwl", files).version
+    assert Bundle("main.cwl", {**files, "a.yml": SAME_SETTINGS}).version != version
+    assert Bundle("main.cwl", {**files, "b.yml": SAME_SETTINGS}).version == version
+
+
+def test_a_document_that_is_imported_counts_by_what_it_says() -> None:
+    tool = TOOL.replace(b"{type: float, default: 5.0}", b"{$import: a.yml}")
+    one, other = b"type: float\ndefault: 1.0\n", b"default: 1.0 # sigma\ntype: float\n"
+    assert (
+        Bundle("flux.cwl", {"flux.cwl": tool, "a.yml": one}).version
+        == Bundle("flux.cwl", {"flux.cwl": tool, "a.yml": other}).version
+    )
+
+
+def test_what_a_file_says_is_compared_file_by_file() -> None:
+    one = Bundle("flux.cwl", {"flux.cwl": TOOL, "run.py": b"a = 1\n", "a.yml": SETTINGS})
+    other = Bundle("flux.cwl", {"flux.cwl": SAME_TOOL, "run.py": b"a = 1 \n", "a.yml": SAME_SETTINGS})
+    assert [one.meaning(name) == other.meaning(name) for name in one.files] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(TOOL.replace(b"\n", b"\r\n"), id="line ends of Windows"),
+        pytest.param(b"\xef\xbb\xbf" + TOOL, id="byte order mark"),
+        pytest.param(b"---\n" + TOOL + b"...\n", id="marks of a document"),
+        pytest.param(TOOL.replace(b"5.0", b"5.00"), id="digits"),
+        pytest.param(TOOL.replace(b"5.0", b"0.5e1"), id="exponent"),
+        pytest.param(TOOL.replace(b"[python, flux.py]", b"\n  - python\n  - flux.py"), id="block style"),
+        pytest.param(TOOL.replace(b"{type: stdout}", b"&kind {type: stdout}"), id="anchor"),
+    ],
+)
+def test_another_writing_of_a_cwl_document_is_the_same_version(other: bytes) -> None:
+    assert Bundle("flux.cwl", {"flux.cwl": other}).version == Bundle("flux.cwl", {"flux.cwl": TOOL}).version
+
+
+def test_a_script_inside_a_cwl_document_counts_to_the_letter() -> None:
+    def expression(code: str) -> bytes:
+        return TOOL + f"hints:\n  - class: InlineJavascriptRequirement\n    expressionLib:\n      - |\n        {code}\n".encode()
+
+    one, other = (Bundle("flux.cwl", {"flux.cwl": expression(code)}) for code in ("f(1) // a", "f(1) // b"))
+    assert one.version != other.version
+
+
 def test_dates_are_text_as_in_cwl() -> None:
     one = Bundle("flux.cwl", {"flux.cwl": TOOL, "data.yml": b"night: 2024-01-02\n"})
     other = Bundle("flux.cwl", {"flux.cwl": TOOL, "data.yml": b"night: '2024-01-02'\n"})

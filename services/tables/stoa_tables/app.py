@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from stoa_chassis.bus import Bus
 from stoa_chassis.service import ServiceDefinition, create_service_app
 from stoa_tables.context import POSITION_HEADER, TablesContext
-from stoa_tables.handlers import changes, links, rows, tables, workflows
+from stoa_tables.handlers import changes, links, rows, tables, versions, workflows
 from stoa_tables.models import metadata
 from stoa_tables.projection import TablesProjection
 from stoa_tables.settings import TablesSettings
@@ -45,7 +45,14 @@ def create_app(settings: TablesSettings, *, bus: Bus | None = None) -> FastAPI:
     async def start() -> None:
         context.background.start("changes", feed.run)
 
-    routers = [tables.router, rows.router, links.router, changes.router, workflows.router]
+    routers = [
+        tables.router,
+        rows.router,
+        links.router,
+        changes.router,
+        workflows.router,
+        versions.router,
+    ]
     app = create_service_app(SERVICE, context, routers, description=_DESCRIPTION, on_start=start)
     app.state.changes = feed
     _document_bodies(app)

@@ -55,6 +55,8 @@ _MAX_KEPT_BYTES = 256 * 1024
 _DOCUMENT_SUFFIXES = (".cwl", ".json", ".yaml", ".yml")
 _PROCESS_CLASSES = ("CommandLineTool", "ExpressionTool", "Operation", "Workflow")
 _DUPLICATE_KEY = re.compile(r'found duplicate key "(.*?)" with value')
+_FILE_CLASSES = ("File", "Directory")
+_LOCATION_KEYS = ("location", "path")
 _REFERENCE_KEYS = ("run", "$import", "$include", "$mixin")
 
 
@@ -187,16 +189,38 @@ class Bundle:
 
         CWL, YAML and JSON documents count by what they say; comments, the order of keys and quoting do not. All other
         files count by their bytes, and so do documents that JSON cannot hold: several documents in one file, keys that
-        are not text, NaN, YAML beyond `MAX_DOCUMENT_BYTES`, and text that is no YAML or JSON at all.
+        are not text, NaN, YAML beyond `MAX_DOCUMENT_BYTES`, and text that is no YAML or JSON at all. Documents count by
+        their bytes, too, where a tool gets to see these: where a File or a Directory of a document names them, or
+        `$include` takes their text.
         """
+        parsed = {name: _parse(name, content) for name, content in self.files.items()}
+        exact = {
+            target
+            for name, document in parsed.items()
+            if document is not None
+            for target in _seen_as_bytes(name, document.content)
+        }
         described: dict[str, Any] = {}
         for name, content in self.files.items():
-            parsed = _parse(name, content)
-            if parsed is None:
+            document = parsed[name]
+            # The folder of all files has no name.
+            if document is None or not exact.isdisjoint([name, *_parents(name), ""]):
                 described[name] = {"sha256": hashlib.sha256(content).hexdigest()}
             else:
-                described[name] = {"document": parsed.content}
+                described[name] = {"document": document.content}
         return canonical_json({"main": self.main, "files": described})
+
+    def meaning(self, name: str) -> str:
+        """Digest what a file says: two writings of one document are equal, other files only where their bytes are.
+
+        Raises
+        ------
+        KeyError
+            If there is no such file.
+        """
+        content = self.files[name]
+        parsed = _parse(name, content)
+        return hashlib.sha256(content if parsed is None else canonical_json(parsed.content)).hexdigest()
 
     @cached_property
     def version(self) -> str:
@@ -604,6 +628,20 @@ def _references(name: str, value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for item in value:
             yield from _references(name, item)
+
+
+def _seen_as_bytes(name: str, value: Any) -> Iterator[str]:
+    """Yield the files and folders of the bundle that a document hands to a tool as they are."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(item, str):
+                yield from _seen_as_bytes(name, item)
+            elif key == "$include" or (key in _LOCATION_KEYS and value.get("class") in _FILE_CLASSES):
+                if (target := _target(name, item)) is not None:
+                    yield target.rstrip("/")
+    elif isinstance(value, list):
+        for item in value:
+            yield from _seen_as_bytes(name, item)
 
 
 def _target(name: str, reference: str) -> str | None:

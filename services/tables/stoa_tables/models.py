@@ -21,6 +21,7 @@ __all__ = [
     "row",
     "row_event",
     "status_count",
+    "table_version",
     "workflow_version",
     "worktable",
 ]
@@ -158,6 +159,21 @@ workflow_version = sa.Table(
     _json("files"),
     sa.Column("label", sa.Text),
     sa.Column("description", sa.Text),
+)
+
+table_version = sa.Table(
+    "table_version",
+    read_model,
+    sa.Column("table_id", sa.String(36), primary_key=True),
+    sa.Column("version", sa.String(64), primary_key=True),
+    sa.Column("number", sa.Integer, nullable=False, doc="Counted from 1 in the order in which the table first had them"),
+    sa.Column("position", sa.BigInteger, nullable=False, doc="Where the table got it for the first time"),
+    sa.Column("time", sa.String(40), nullable=False),
+    sa.Column("actor", sa.String(200), nullable=False),
+    sa.Column("last_position", sa.BigInteger, nullable=False, doc="Where the table got it for the last time"),
+    sa.Column("last_time", sa.String(40), nullable=False),
+    sa.Column("last_actor", sa.String(200), nullable=False),
+    _json("columns", nullable=True, doc="As people had described them when the table got another version"),
 )
 
 row_event = sa.Table(

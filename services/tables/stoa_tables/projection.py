@@ -21,6 +21,7 @@ from stoa_tables.domain import Table, items
 from stoa_tables.elements import split
 from stoa_tables.models import NO_ELEMENT, read_model
 from stoa_tables.store import Store, chunks
+from stoa_tables.version_projection import remember_version
 
 __all__ = ["TablesProjection"]
 
@@ -434,6 +435,7 @@ def _table_created(batch: _Batch, event: events.TableCreated) -> None:
 
 
 def _workflow_changed(batch: _Batch, event: events.WorkflowChanged) -> None:
+    remember_version(batch.connection, batch.tables, batch.envelope, event)
     version = batch.tables["workflow_version"]
     known = batch.connection.execute(sa.select(version.c.version).where(version.c.version == event.workflow_version))
     if known.first() is None:

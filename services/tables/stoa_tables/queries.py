@@ -85,6 +85,11 @@ class Queries:
         self._row = store.tables["row"]
         self._element = store.tables["element"]
 
+    @property
+    def store(self) -> Store:
+        """The read model, for questions that stand in modules of their own."""
+        return self._store
+
     def table(self, name: str) -> Table:
         """Find a table by its id or name.
 

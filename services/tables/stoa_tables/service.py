@@ -187,22 +187,32 @@ class TableService(CommandService):
         workflow, warnings = await asyncio.to_thread(_describe, files, main)
 
         def command(recorder: Recorder) -> TableDetail:
-            store = recorder.store
-            table = Queries(store).table(name)
-            feeds = [(_table(recorder, child).name, link) for child, link in store.links_from(table.id)]
-            stale, rows = store.not_of_version(table.id, workflow.version), store.row_ids(table.id)
-            events = commands.change_workflow(
-                table, workflow, fills=store.links_of(table.id), feeds=feeds, rows=rows, stale=stale
-            )
-            _keep_files(recorder.connection, files)
-            if recorder.record(table.id, events):
-                # The inputs may have other types now, which take other values.
-                for link in store.links_of(table.id):
-                    recorder.follow(link.parents[0], store.row_ids(link.parents[0]), kind="link", only=(table.id, link))
-            return self._detail(recorder, table.id).model_copy(update={"warnings": warnings})
+            table = Queries(recorder.store).table(name)
+            return self._change_workflow(recorder, table, workflow, files, warnings)
 
         request = {"command": "change-workflow", "table": name, "workflow": workflow.version}
         return await self._carry_out(request, command, TableDetail)
+
+    def _change_workflow(
+        self,
+        recorder: Recorder,
+        table: Table,
+        workflow: DescribedWorkflow,
+        files: Mapping[str, bytes],
+        warnings: list[str],
+    ) -> TableDetail:
+        store = recorder.store
+        feeds = [(_table(recorder, child).name, link) for child, link in store.links_from(table.id)]
+        stale, rows = store.not_of_version(table.id, workflow.version), store.row_ids(table.id)
+        events = commands.change_workflow(
+            table, workflow, fills=store.links_of(table.id), feeds=feeds, rows=rows, stale=stale
+        )
+        if recorder.record(table.id, events):
+            _keep_files(recorder.connection, files)
+            # The inputs may have other types now, which take other values.
+            for link in store.links_of(table.id):
+                recorder.follow(link.parents[0], store.row_ids(link.parents[0]), kind="link", only=(table.id, link))
+        return self._detail(recorder, table.id).model_copy(update={"warnings": warnings})
 
     async def describe_column(self, name: str, column: str, changes: Mapping[str, Any]) -> TableDetail:
         """Change what is said of a column."""
