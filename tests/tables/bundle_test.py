@@ -187,7 +187,10 @@ def test_another_writing_of_a_cwl_document_is_the_same_version(other: bytes) -> 
 
 def test_a_script_inside_a_cwl_document_counts_to_the_letter() -> None:
     def expression(code: str) -> bytes:
-        return TOOL + f"hints:\n  - class: InlineJavascriptRequirement\n    expressionLib:\n      - |\n        {code}\n".encode()
+        return (
+            TOOL
+            + f"hints:\n  - class: InlineJavascriptRequirement\n    expressionLib:\n      - |\n        {code}\n".encode()
+        )
 
     one, other = (Bundle("flux.cwl", {"flux.cwl": expression(code)}) for code in ("f(1) // a", "f(1) // b"))
     assert one.version != other.version

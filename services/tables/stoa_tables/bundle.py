@@ -633,12 +633,15 @@ def _references(name: str, value: Any) -> Iterator[str]:
 def _seen_as_bytes(name: str, value: Any) -> Iterator[str]:
     """Yield the files and folders of the bundle that a document hands to a tool as they are."""
     if isinstance(value, dict):
+        is_file = value.get("class") in _FILE_CLASSES
         for key, item in value.items():
             if not isinstance(item, str):
                 yield from _seen_as_bytes(name, item)
-            elif key == "$include" or (key in _LOCATION_KEYS and value.get("class") in _FILE_CLASSES):
-                if (target := _target(name, item)) is not None:
-                    yield target.rstrip("/")
+                continue
+            if (key == "$include" or (is_file and key in _LOCATION_KEYS)) and (
+                target := _target(name, item)
+            ) is not None:
+                yield target.rstrip("/")
     elif isinstance(value, list):
         for item in value:
             yield from _seen_as_bytes(name, item)

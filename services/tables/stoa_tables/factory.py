@@ -13,6 +13,7 @@ from stoa_tables.command_service import CommandService
 from stoa_tables.queries import Queries
 from stoa_tables.service import TableService
 from stoa_tables.store import Store
+from stoa_tables.versions import VersionService
 
 if TYPE_CHECKING:
     from stoa_tables.context import TablesContext
@@ -47,6 +48,10 @@ class Factory:
     def create_table_service(self) -> TableService:
         """Make what carries out commands."""
         return self._create(TableService)
+
+    def create_version_service(self) -> VersionService:
+        """Make what restores workflow versions."""
+        return self._create(VersionService)
 
     def _create(self, service: type[_S]) -> _S:
         return service(

@@ -166,7 +166,9 @@ table_version = sa.Table(
     read_model,
     sa.Column("table_id", sa.String(36), primary_key=True),
     sa.Column("version", sa.String(64), primary_key=True),
-    sa.Column("number", sa.Integer, nullable=False, doc="Counted from 1 in the order in which the table first had them"),
+    sa.Column(
+        "number", sa.Integer, nullable=False, doc="Counted from 1 in the order in which the table first had them"
+    ),
     sa.Column("position", sa.BigInteger, nullable=False, doc="Where the table got it for the first time"),
     sa.Column("time", sa.String(40), nullable=False),
     sa.Column("actor", sa.String(200), nullable=False),

@@ -11,9 +11,7 @@ from stoa_contracts.events.tables import WorkflowChanged
 __all__ = ["remember_version"]
 
 
-def remember_version(
-    connection: sa.Connection, tables: ReadModel, envelope: Envelope, event: WorkflowChanged
-) -> None:
+def remember_version(connection: sa.Connection, tables: ReadModel, envelope: Envelope, event: WorkflowChanged) -> None:
     """Note that a table got a workflow version, and how its columns were described with the one before.
 
     It has to be called while the read model still has the columns of the version before.

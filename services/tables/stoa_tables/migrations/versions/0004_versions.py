@@ -34,12 +34,13 @@ def upgrade() -> None:
         sa.Column("columns", sa.JSON(none_as_null=True)),
         sa.PrimaryKeyConstraint("table_id", "version", name="pk_table_version"),
     )
-    found = _versions(op.get_bind())
+    found = versions_in(op.get_bind())
     if found:
         op.bulk_insert(table_version, found)
 
 
-def _versions(connection: sa.Connection) -> list[dict[str, Any]]:
+def versions_in(connection: sa.Connection) -> list[dict[str, Any]]:
+    """Compute the content of the new table from the log."""
     event = sa.table("event", *map(sa.column, ("position", "type", "schema_version", "time", "actor", "data")))
     statement = (
         sa.select(event)
