@@ -50,6 +50,7 @@ class Observatory:
 
     name = "observatory"
     metadata = read_model
+    version = 1
 
     def apply(self, connection: sa.Connection, tables: ReadModel, envelope: Envelope) -> None:
         event = envelope.event()

@@ -13,9 +13,10 @@ from stoa_chassis.log import Broken, Log
 from stoa_chassis.migrations import OutdatedSchemaError
 from stoa_chassis.projection import Rebuilt
 from stoa_chassis.projection import rebuild as rebuild_projection
+from stoa_chassis.read_model import brought_up_to_date, fetch_over_http, note
 from stoa_chassis.service import ServiceDefinition
 from stoa_chassis.settings import ServiceSettings
-from stoa_contracts.envelope import Envelope, read_batch
+from stoa_contracts.envelope import Envelope
 
 __all__ = [
     "DatabaseUnavailableError",
@@ -30,8 +31,6 @@ __all__ = [
     "verify",
 ]
 
-_FEED_PAGE = 1000
-
 
 def migrated_services() -> list[str]:
     """Name the installed services that own a log and a database."""
@@ -44,11 +43,27 @@ def _open(name: str) -> tuple[ServiceDefinition, ServiceSettings, Database]:
     return definition, settings, Database(settings.resolved_database_url)
 
 
-def migrate(name: str) -> None:
-    """Bring a service's database to the newest schema; a new database is created."""
+def migrate(name: str, on_progress: Callable[[int], None] | None = None) -> None:
+    """Bring a service's database to the newest schema; a new database is created.
+
+    A read model that another version computed is computed anew from the log. Where it needs other services' events too, the
+    service does so itself when it starts, because those may start only then.
+    """
     definition, _, database = _open(name)
-    migrations.upgrade(database, definition.migrations)
-    database.engine.dispose()
+    projection, log = definition.projection(), Log(name)
+    try:
+        if migrations.upgrade(database, definition.migrations, projection):
+            with database.reading() as connection:
+                alone = not log.consumptions(connection, projection.name, limit=1)
+            if alone:
+                brought_up_to_date(database, log, projection, _no_feed, on_progress=on_progress)
+    finally:
+        database.engine.dispose()
+
+
+def _no_feed(source: str, after: int, until: int) -> list[Envelope]:
+    msg = f"Events {after + 1} to {until} of {source} were applied in the meantime"
+    raise LookupError(msg)
 
 
 def verify(name: str) -> Iterator[int | Broken]:
@@ -80,20 +95,17 @@ def rebuild(name: str, on_progress: Callable[[int], None] | None = None) -> Rebu
     definition, settings, database = _open(name)
     migrations.check_schema(database, definition.migrations, name)
     with httpx.Client(timeout=30) as client:
-
-        def fetch(source: str, after: int, until: int) -> list[Envelope]:
-            envelopes: list[Envelope] = []
-            while after < until:
-                parameters = {"after": after, "limit": min(until - after, _FEED_PAGE)}
-                answer = client.get(f"{settings.service_urls[source]}/events", params=parameters).raise_for_status()
-                page = read_batch(answer.content)
-                if not page:
-                    break
-                envelopes += page
-                after = page[-1].log_position
-            return envelopes
-
+        fetch = fetch_over_http(settings.service_urls, client)
+        projection = definition.projection()
         try:
-            return rebuild_projection(database, Log(name), definition.projection(), fetch, on_progress=on_progress)
+            with database.alone("rebuild"):
+                return rebuild_projection(
+                    database,
+                    Log(name),
+                    projection,
+                    fetch,
+                    on_progress=on_progress,
+                    on_swap=lambda connection: note(connection, projection),
+                )
         finally:
             database.engine.dispose()

@@ -6,12 +6,15 @@ Statements run in threads, a whole transaction at a time, and never across an ``
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import queue
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -131,6 +134,24 @@ class Database:
         with self._translated(), self.engine.connect() as connection, connection.begin():
             self._lock(connection)
             yield connection
+
+    @contextmanager
+    def alone(self, what: str) -> Iterator[None]:
+        """Wait until no other process does the same with this database, and keep others from it meanwhile."""
+        if self.is_sqlite:
+            with Path(f"{self.url.database}.{what}").open("ab") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                yield
+            return
+        key = {"key": zlib.crc32(what.encode())}
+        # In a transaction the lock would keep that open for as long.
+        engine = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        with self._translated(), engine.connect() as connection:
+            connection.execute(sa.text("SELECT pg_advisory_lock(:key)"), key)
+            try:
+                yield
+            finally:
+                connection.execute(sa.text("SELECT pg_advisory_unlock(:key)"), key)
 
     def _lock(self, connection: sa.Connection) -> None:
         if self.is_sqlite:

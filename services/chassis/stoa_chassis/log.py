@@ -29,6 +29,7 @@ __all__ = [
     "event",
     "log_metadata",
     "read_checkpoint",
+    "read_model",
     "write_checkpoint",
 ]
 
@@ -85,6 +86,14 @@ consumption = sa.Table(
     sa.Column("first", sa.BigInteger, nullable=False),
     sa.Column("last", sa.BigInteger, nullable=False),
     sa.Column("own_position", sa.BigInteger, nullable=False, doc="The head of our log before they were applied"),
+)
+
+#: By which version of its projection a read model was computed.
+read_model = sa.Table(
+    "read_model",
+    log_metadata,
+    sa.Column("name", sa.String(100), primary_key=True),
+    sa.Column("fingerprint", sa.String(64), nullable=False, doc="Empty where it still has to be computed"),
 )
 
 

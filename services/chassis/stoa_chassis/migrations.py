@@ -13,7 +13,9 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from stoa_chassis.database import Database
-from stoa_chassis.log import APPEND_ONLY, log_metadata
+from stoa_chassis.log import APPEND_ONLY, Log, log_metadata
+from stoa_chassis.projection import Projection
+from stoa_chassis.read_model import forget, note
 
 __all__ = [
     "OutdatedSchemaError",
@@ -63,7 +65,7 @@ def _config(migrations: Path) -> Config:
     return config
 
 
-def upgrade(database: Database, migrations: Path) -> None:
+def upgrade(database: Database, migrations: Path, projection: Projection | None = None) -> bool:
     """Bring a database to the newest schema, in one transaction.
 
     Parameters
@@ -72,13 +74,29 @@ def upgrade(database: Database, migrations: Path) -> None:
         Of the service; a SQLite file is created.
     migrations
         The service's folder of migrations.
+    projection
+        Of its read model, which is emptied first where another version of the projection computed it.
+
+    Returns
+    -------
+    bool
+        Whether the read model has to be computed anew: `stoa_chassis.read_model.brought_up_to_date`.
     """
     if database.is_sqlite and database.url.database:
         Path(database.url.database).parent.mkdir(parents=True, exist_ok=True)
     config = _config(migrations)
     with database.writing() as connection:
+        outdated = projection is not None and forget(connection, projection)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+        # The chassis' own tables are the same in every service: one that came later needs no migration in each of them.
+        log_metadata.create_all(connection)
+        if projection is None or not outdated:
+            return False
+        log = Log(projection.name)
+        empty = not log.head(connection) and not log.consumptions(connection, projection.name, limit=1)
+        note(connection, projection, complete=empty)
+        return not empty
 
 
 def check_schema(database: Database, migrations: Path, service: str) -> None:

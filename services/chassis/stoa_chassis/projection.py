@@ -38,6 +38,9 @@ class Projection(Protocol):
     metadata: sa.MetaData
     """The tables of the read model, and no others."""
 
+    version: int
+    """Raised with each change of what `apply` writes into the same tables, so that an upgrade computes it anew."""
+
     def apply(self, connection: sa.Connection, tables: ReadModel, envelope: Envelope) -> None:
         """Change the read model by one event, of this service or of another."""
 
@@ -125,6 +128,7 @@ def rebuild(
     *,
     swap: bool = True,
     on_progress: Callable[[int], None] | None = None,
+    on_swap: Callable[[sa.Connection], None] | None = None,
 ) -> Rebuilt:
     """Replay the log into shadow tables and put their content in the place of the read model.
 
@@ -141,6 +145,8 @@ def rebuild(
         Whether to put the result in the place of the read model; else the shadow tables stay, for comparison.
     on_progress
         Called with the number of events replayed so far.
+    on_swap
+        Called in the transaction that puts the result in its place.
 
     Returns
     -------
@@ -163,6 +169,8 @@ def rebuild(
                     for name, table in projection.metadata.tables.items():
                         _replace(connection, table, tables[name])
                     shadow.drop_all(connection)
+                    if on_swap:
+                        on_swap(connection)
                 return Rebuilt(replay.events, rows)
         except _BehindError:
             continue

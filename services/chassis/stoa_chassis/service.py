@@ -12,11 +12,11 @@ from typing import Annotated, Any
 
 import httpx
 import sqlalchemy as sa
-from fastapi import APIRouter, FastAPI, Query, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from pydantic import ValidationError
 
 from stoa_chassis.application import create_operated_app, run_app
-from stoa_chassis.background import Background
+from stoa_chassis.background import Background, pause
 from stoa_chassis.bus import Bus
 from stoa_chassis.database import Database, DatabaseUnavailableError
 from stoa_chassis.follower import Follower, http_feed
@@ -26,6 +26,14 @@ from stoa_chassis.metrics import Metrics
 from stoa_chassis.migrations import OutdatedSchemaError, check_schema
 from stoa_chassis.nats_bus import NatsBus
 from stoa_chassis.projection import EventStore, Projection
+from stoa_chassis.read_model import (
+    Renewal,
+    StoppedError,
+    UpgradingError,
+    brought_up_to_date,
+    fetch_over_http,
+    is_outdated,
+)
 from stoa_chassis.relay import Relay
 from stoa_chassis.settings import ServiceSettings
 from stoa_contracts.envelope import BATCH_MEDIA_TYPE, Envelope, batch
@@ -38,6 +46,8 @@ __all__ = [
     "process_context",
     "serve",
 ]
+
+_ASK_AGAIN_AFTER = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +108,9 @@ class ProcessContext:
     followers: list[Follower] = field(default_factory=list)
     """What brings the events of other services."""
 
+    renewal: Renewal = field(default_factory=Renewal)
+    """Whether the read model is still being computed after an upgrade."""
+
     @property
     def log(self) -> Log:
         """The service's log."""
@@ -147,6 +160,39 @@ class ProcessContext:
         for number, follower in enumerate(self.followers):
             self.background.start(f"follower-{number}", follower.run)
 
+    async def renew(self, stop: asyncio.Event) -> bool:
+        """Compute the read model anew, after an upgrade that could not do it because other services' events are needed.
+
+        Returns
+        -------
+        bool
+            Whether it is done; else the process is to stop.
+        """
+
+        def on_progress(events: int) -> None:
+            self.renewal.events = events
+            if stop.is_set():
+                raise StoppedError
+
+        def work() -> None:
+            with httpx.Client(timeout=30) as client:
+                fetch = fetch_over_http(self.settings.service_urls, client)
+                brought_up_to_date(self.database, self.log, self.events.projection, fetch, on_progress=on_progress)
+
+        while not stop.is_set():
+            try:
+                await asyncio.to_thread(work)
+            except StoppedError:
+                return False
+            except (httpx.HTTPError, LookupError, DatabaseUnavailableError) as error:
+                # Services that need each other's events may all be starting; each gives its own while it waits for the others'.
+                self.renewal.problem = f"the events of other services cannot be had: {error}"
+                await pause(stop, _ASK_AGAIN_AFTER)
+            else:
+                self.renewal.pending = False
+                return True
+        return False
+
     async def _connect(self, stop: asyncio.Event) -> None:
         await self.bus.connect()
         await stop.wait()
@@ -154,6 +200,7 @@ class ProcessContext:
     async def problems(self) -> list[str]:
         """List what keeps the process from doing all its work."""
         found = [f"{loop}: {reason}" for loop, reason in self.background.failures.items()]
+        found += [str(self.renewal)] if self.renewal.pending else []
         found += [self.relay.problem] if self.relay.problem else []
         found += [f"{source}: {problem}" for each in self.followers for source, problem in each.problems.items()]
         try:
@@ -214,13 +261,27 @@ def create_service_app(
         Run after the schema was checked and the loops were started, and before they are stopped.
     """
 
+    async def start() -> None:
+        await context.start()
+        if on_start:
+            await on_start()
+
+    async def renew(stop: asyncio.Event) -> None:
+        if context.renewal.pending and await context.renew(stop):
+            await start()
+        await stop.wait()
+
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(check_schema, context.database, definition.migrations, definition.name)
+        context.renewal.pending = await context.database.read(
+            lambda connection: is_outdated(connection, context.events.projection)
+        )
         try:
-            await context.start()
-            if on_start:
-                await on_start()
+            if context.renewal.pending:
+                context.background.start("read-model", renew)
+            else:
+                await start()
             yield
         finally:
             context.background.stop.set()
@@ -228,7 +289,17 @@ def create_service_app(
                 await on_stop()
             await context.aclose()
 
-    return create_operated_app(context, [*routers, _feed(context)], description=description, lifespan=lifespan)
+    answering = APIRouter(dependencies=[Depends(_refuse_while_upgrading)])
+    for router in routers:
+        answering.include_router(router)
+    # The log can be read at any time: other services may need it to compute their own read models.
+    return create_operated_app(context, [answering, _feed(context)], description=description, lifespan=lifespan)
+
+
+async def _refuse_while_upgrading(request: Request) -> None:
+    context: ProcessContext = request.app.state.context
+    if context.renewal.pending:
+        raise UpgradingError(str(context.renewal), headers={"Retry-After": "1"})
 
 
 def _feed(context: ProcessContext) -> APIRouter:

@@ -18,6 +18,7 @@ class ExecutorProjection:
 
     name = "executor"
     metadata = read_model
+    version = 1
 
     def __init__(self) -> None:
         self._statements: dict[sa.Table, _Statements] = {}

@@ -34,6 +34,7 @@ class SchedulerProjection:
 
     name = "scheduler"
     metadata = read_model
+    version = 1
 
     def __init__(self) -> None:
         self._statements: dict[sa.Table, _Statements] = {}

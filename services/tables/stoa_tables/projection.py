@@ -38,6 +38,7 @@ class TablesProjection:
 
     name = "tables"
     metadata: sa.MetaData = read_model
+    version = 1
 
     def apply(self, connection: sa.Connection, tables: ReadModel, envelope: Envelope) -> None:
         """Change the read model by one event."""
