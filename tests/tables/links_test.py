@@ -45,9 +45,13 @@ async def test_new_elements_give_new_rows_and_vanished_ones_remove_theirs(stoa: 
     assert await _children(stoa) == {"x": (1, 3, 1, "current"), "y": (2, 9, 2, "stale"), "z": (3, 7, 1, "stale")}
     told = {envelope.name: envelope for envelope in await stoa.log(head) if envelope.actor}
     assert told["rows-added"].data["rows"][0]["row"] == 3
-    assert told["row-edited"].data["rows"] == [
-        {"row": 2, "revision": 2, "changes": {"band": 9}, "previous": {"band": 6}}
-    ]
+    edited = told["row-edited"].data["rows"][0]
+    assert (edited["row"], edited["revision"], edited["changes"], edited["previous"]) == (
+        2,
+        2,
+        {"band": 9},
+        {"band": 6},
+    )
     assert told["table-invalidated"].data["cause"]["kind"] == "upstream"
     assert told["table-invalidated"].data["cause"]["table"] == products["id"]
     assert told["table-invalidated"].data["cause"]["rows"] == [1]
@@ -127,7 +131,9 @@ async def test_a_correction_survives_what_comes_from_upstream(stoa: Harness) -> 
     corrected = await stoa.patch("/tables/coords/rows/1", {"band": 4, "note": "It says 3, but it is 4."})
     assert (corrected["status"], corrected["values"]["band"]) == ("stale", 4)
     position = await stoa.head()
-    assert corrected["derived_from"]["corrected"] == {"band": {"by": "ada", "position": position}}
+    correction = corrected["derived_from"]["corrected"].pop("band")
+    assert (correction["by"], correction["position"], correction["derived"]) == ("ada", position, 3)
+    assert corrected["derived_from"]["corrected"] == {}
     await stoa.run("coords", 1, {"ra": 1.6})
     head = await stoa.head()
     await stoa.run("products", 1, {"path": ["/d/x"], "band": [5]})

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from stoa_chassis.bus import Bus
 from stoa_chassis.service import ServiceDefinition, create_service_app
 from stoa_tables.context import POSITION_HEADER, TablesContext
-from stoa_tables.handlers import changes, links, rows, tables, versions, workflows
+from stoa_tables.handlers import changes, corrections, links, rows, tables, versions, workflows
 from stoa_tables.models import metadata
 from stoa_tables.projection import TablesProjection
 from stoa_tables.settings import TablesSettings
@@ -49,6 +49,7 @@ def create_app(settings: TablesSettings, *, bus: Bus | None = None) -> FastAPI:
         tables.router,
         rows.router,
         links.router,
+        corrections.router,
         changes.router,
         workflows.router,
         versions.router,

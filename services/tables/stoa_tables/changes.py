@@ -52,7 +52,13 @@ class _Step:
 def touched_rows(envelope: Envelope) -> frozenset[int] | None:
     """Tell which rows an event is about; None for all of the table's."""
     data = envelope.data
-    if envelope.name in {"rows-added", "row-edited", "sources-moved"}:
+    if envelope.name in {
+        "rows-added",
+        "row-edited",
+        "sources-moved",
+        "derived-values-changed",
+        "corrections-confirmed",
+    }:
         return frozenset(row["row"] for row in data["rows"])
     if envelope.name == "rows-removed":
         return frozenset(data["rows"])

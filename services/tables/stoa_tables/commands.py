@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from stoa_contracts.events.tables import (
     ColumnDescribed,
+    DerivedValues,
+    DerivedValuesChanged,
     EditedRow,
     MovedRow,
     RowEdited,
@@ -38,8 +39,10 @@ from stoa_contracts.types import (
     Values,
     table_name_pattern,
 )
+from stoa_tables.corrections import taken_back
 from stoa_tables.derivation import Difference, Wanted
 from stoa_tables.domain import Row, Source, Table, find_path, same
+from stoa_tables.packing import pack, size_of_edit, size_of_row, size_of_values
 from stoa_tables.problems import ConflictError, CycleError, InvalidRequestError, InvalidValuesError, NotFoundError
 from stoa_tables.values import InvalidRowError, InvalidValueError, check_row, element_type, fill_defaults
 
@@ -62,13 +65,8 @@ __all__ = [
     "rename_table",
 ]
 
-_T = TypeVar("_T")
-
 #: How many row ids an event may list.
 _MAX_IDS = 20_000
-
-#: How many characters of JSON a row may have: an event has to fit into one message.
-_MAX_ROW = 512 * 1024
 
 #: How many rows a cause names before it stands for the whole table.
 _MAX_CAUSES = 1000
@@ -360,7 +358,7 @@ def add_rows(table: Table, rows: Iterable[Values], *, event_bytes: int, checked:
     if not checked:
         rows = _check_rows(table, rows)
     numbered = (RowInputs(row=row, inputs=inputs) for row, inputs in enumerate(rows, table.next_row))
-    return [RowsAdded(table=table.id, rows=some) for some in _pack(numbered, _size_of_row, event_bytes)]
+    return [RowsAdded(table=table.id, rows=some) for some in pack(numbered, size_of_row, event_bytes)]
 
 
 def _refuse_derived(table: Table) -> None:
@@ -384,8 +382,12 @@ def _errors(error: InvalidRowError, where: str, **place: Any) -> list[dict[str, 
     return [{**place, "column": item.name, "message": f"{where}, {item.name}: {item.message}"} for item in error.errors]
 
 
-def edit_rows(table: Table, rows: Mapping[int, Row], edits: Sequence[Edit], *, event_bytes: int) -> list[RowEdited]:
+def edit_rows(
+    table: Table, rows: Mapping[int, Row], edits: Sequence[Edit], *, event_bytes: int, reason: str | None = None
+) -> list[RowEdited]:
     """Change cells of rows: all of them, or none.
+
+    A derived cell that gets another value is corrected, and one that gets the derived value is corrected no longer.
 
     Parameters
     ----------
@@ -397,6 +399,8 @@ def edit_rows(table: Table, rows: Mapping[int, Row], edits: Sequence[Edit], *, e
         What is to change. A cell that has the value already does not change.
     event_bytes
         About how large an event may become.
+    reason
+        Why, in the editor's words.
 
     Raises
     ------
@@ -429,10 +433,17 @@ def edit_rows(table: Table, rows: Mapping[int, Row], edits: Sequence[Edit], *, e
         changes = {name: value for name, value in values.items() if not same(row.inputs.get(name), value)}
         if changes:
             previous = {name: row.inputs.get(name) for name in changes}
-            changed[edit.row] = EditedRow(row=edit.row, revision=row.revision + 1, changes=changes, previous=previous)
+            changed[edit.row] = EditedRow(
+                row=edit.row,
+                revision=row.revision + 1,
+                changes=changes,
+                previous=previous,
+                reset=taken_back(row, changes),
+            )
     if errors:
         raise InvalidValuesError(errors)
-    return [RowEdited(table=table.id, rows=some) for some in _pack(changed.values(), _size_of_edit, event_bytes)]
+    packed = pack(changed.values(), size_of_edit, event_bytes)
+    return [RowEdited(table=table.id, rows=some, reason=reason) for some in packed]
 
 
 def remove_rows(table: Table, rows: Mapping[int, Row], wanted: Sequence[int]) -> list[RowsRemoved]:
@@ -650,7 +661,13 @@ def apply_difference(
         if wanted.problem:
             problems.append(StatusChange(row=row.row, revision=row.revision + 1, status="stale", reason=wanted.problem))
     edits.sort(key=lambda edit: edit.row)
-    events += [RowEdited(table=table.id, rows=some, cause=cause) for some in _pack(edits, _size_of_edit, event_bytes)]
+    events += [RowEdited(table=table.id, rows=some, cause=cause) for some in pack(edits, size_of_edit, event_bytes)]
+    under = [DerivedValues(row=row.row, values=values) for row, values in difference.under]
+    under.sort(key=lambda item: item.row)
+    events += [
+        DerivedValuesChanged(table=table.id, rows=some, cause=cause)
+        for some in pack(under, lambda item: size_of_values(item.values) + 40, event_bytes)
+    ]
     added: list[RowInputs] = []
     for number, wanted in enumerate(difference.added, table.next_row):
         # Values of a join are taken as they are, and those of a keyed link were made to fit.
@@ -658,15 +675,15 @@ def apply_difference(
         added.append(RowInputs(row=number, inputs=inputs, derived_from=_derivation(link, wanted)))
         if wanted.problem:
             problems.append(StatusChange(row=number, revision=1, status="stale", reason=wanted.problem))
-    events += [RowsAdded(table=table.id, rows=some, cause=cause) for some in _pack(added, _size_of_row, event_bytes)]
+    events += [RowsAdded(table=table.id, rows=some, cause=cause) for some in pack(added, size_of_row, event_bytes)]
     moved = sorted(
         (MovedRow(row=row.row, derived_from=_derivation(link, wanted)) for row, wanted in difference.moved),
         key=lambda item: item.row,
     )
-    events += [SourcesMoved(table=table.id, rows=some) for some in _pack(moved, lambda _: 400, event_bytes)]
+    events += [SourcesMoved(table=table.id, rows=some) for some in pack(moved, lambda _: 400, event_bytes)]
     if table.kind == "worktable":
         events += [
-            RowStatusChanged(table=table.id, changes=some) for some in _pack(problems, lambda _: 400, event_bytes)
+            RowStatusChanged(table=table.id, changes=some) for some in pack(problems, lambda _: 400, event_bytes)
         ]
     new = [row.row for row in added]
     edited = [edit.row for edit in edits]
@@ -694,52 +711,6 @@ def _source(table: str, source: Source) -> SourceElement:
 
 
 # --- helpers -----------------------------------------------------------------------------------------------------------
-
-
-def _pack(values: Iterable[_T], size_of: Callable[[_T], int], limit: int) -> Iterator[list[_T]]:
-    packed: list[_T] = []
-    size = 0
-    for value in values:
-        more = size_of(value)
-        if packed and size + more > limit:
-            yield packed
-            packed, size = [], 0
-        packed.append(value)
-        size += more
-    if packed:
-        yield packed
-
-
-def _size_of_row(row: RowInputs) -> int:
-    size = _size_of_values(row.inputs) + (400 if row.derived_from else 50)
-    if size > _MAX_ROW:
-        raise InvalidRequestError(
-            f"Row {row.row} has {size:,} characters; a row may have {_MAX_ROW:,}. Large data belongs into files"
-        )
-    return size
-
-
-def _size_of_edit(edit: EditedRow) -> int:
-    size = _size_of_values(edit.changes)
-    if size > _MAX_ROW:
-        raise InvalidRequestError(
-            f"Row {edit.row} has {size:,} characters; a row may have {_MAX_ROW:,}. Large data belongs into files"
-        )
-    return size + _size_of_values(edit.previous) + 60
-
-
-def _size_of_values(values: Values) -> int:
-    """Estimate how many bytes of JSON values are; writing them would cost more than recording them."""
-    size = 0
-    for name, value in values.items():
-        size += len(name) + 6
-        if isinstance(value, str):
-            size += len(value) if value.isascii() else 4 * len(value)
-        elif isinstance(value, list | dict):
-            size += len(json.dumps(value))
-        else:
-            size += 20
-    return size
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from stoa_contracts.canonical import digest
 from stoa_contracts.types import Column, LinkSpecification, Values
+from stoa_tables.corrections import differing
 from stoa_tables.domain import Item, Row, Source, same
 
 __all__ = [
@@ -47,6 +48,8 @@ class Difference:
     """Rows, their changed values, and what they ought to be."""
     moved: list[tuple[Row, Wanted]] = field(default_factory=list)
     """Rows whose sources stand elsewhere now."""
+    under: list[tuple[Row, Values]] = field(default_factory=list)
+    """Rows with corrections, and what upstream says of those cells now."""
 
     def compare(self, row: Row, wanted: Wanted) -> None:
         """Note what has to change in a row that stays.
@@ -60,6 +63,8 @@ class Difference:
         }
         if changes:
             self.edited.append((row, changes, wanted))
+        if row.corrected and (derived := differing(row, wanted.values)):
+            self.under.append((row, derived))
         if row.sources != wanted.sources or row.key != wanted.key:
             self.moved.append((row, wanted))
 

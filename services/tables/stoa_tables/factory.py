@@ -10,6 +10,7 @@ from structlog.stdlib import BoundLogger
 
 from stoa_chassis.log import Origin
 from stoa_tables.command_service import CommandService
+from stoa_tables.correction_service import CorrectionService
 from stoa_tables.queries import Queries
 from stoa_tables.service import TableService
 from stoa_tables.store import Store
@@ -52,6 +53,10 @@ class Factory:
     def create_version_service(self) -> VersionService:
         """Make what restores workflow versions."""
         return self._create(VersionService)
+
+    def create_correction_service(self) -> CorrectionService:
+        """Make what carries out commands that concern corrections."""
+        return self._create(CorrectionService)
 
     def _create(self, service: type[_S]) -> _S:
         return service(

@@ -23,7 +23,14 @@ __all__ = ["Cells", "Cursor", "conditions", "order"]
 _OPERATORS = ("<=", ">=", "!=", "=", "<", ">", "~")
 
 #: What can be filtered and sorted beside the columns, where no column has the name.
-_SPECIAL = {"row": "number", "status": "text", "revision": "number", "element": "number"}
+_SPECIAL = {
+    "row": "number",
+    "status": "text",
+    "revision": "number",
+    "element": "number",
+    "corrected": "text",
+    "review": "text",
+}
 
 # SQLite's JSON paths cannot say every key; what they can is quicker than looking through all keys.
 _PLAIN_NAME = re.compile(r"^[ !#-\[\]-~]+$")

@@ -62,8 +62,33 @@ def _edited(event: events.RowEdited, row: int, names: Mapping[str, str]) -> tupl
     ]
     more = f" and {len(cells) - _MOST_CELLS} more" if len(cells) > _MOST_CELLS else ""
     why = "" if event.cause is None else f", because {_cause(event.cause, names)} changed"
+    if event.reason is not None:
+        why = f": {event.reason}"
     details = {"revision": edit.revision, "changes": edit.changes, "previous": edit.previous, **_why(event.cause)}
-    return f"Changed {', '.join(cells[:_MOST_CELLS])}{more}{why}", details
+    if event.reason is not None:
+        details["reason"] = event.reason
+    reset = ""
+    if edit.reset:
+        details["reset"] = edit.reset
+        reset = f"Took back the correction of {', '.join(edit.reset)}"
+    changed = f"Changed {', '.join(cells[:_MOST_CELLS])}{more}" if cells else ""
+    return f"{'; '.join(filter(None, [reset, changed]))}{why}", details
+
+
+def _derived_values(
+    event: events.DerivedValuesChanged, row: int, names: Mapping[str, str]
+) -> tuple[str, dict[str, Any]]:
+    values = next(item for item in event.rows if item.row == row).values
+    cells = ", ".join(f"{name} would be {_short(value)}" for name, value in values.items())
+    summary = f"Under a correction {cells}, because {_cause(event.cause, names)} changed"
+    return summary, {"values": values, **_why(event.cause)}
+
+
+def _confirmed(event: events.CorrectionsConfirmed, row: int, names: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+    del names
+    columns = next(item for item in event.rows if item.row == row).columns
+    why = "" if event.reason is None else f": {event.reason}"
+    return f"Kept the correction of {', '.join(columns)}{why}", {"columns": columns, "reason": event.reason}
 
 
 def _removed(event: events.RowsRemoved, row: int, names: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
@@ -111,6 +136,8 @@ def _short(value: Any) -> str:
 
 
 _TOLD: dict[type, Callable[[Any, int, Mapping[str, str]], tuple[str, dict[str, Any]]]] = {
+    events.CorrectionsConfirmed: _confirmed,
+    events.DerivedValuesChanged: _derived_values,
     events.RowsAdded: _added,
     events.RowEdited: _edited,
     events.RowsRemoved: _removed,

@@ -67,6 +67,8 @@ worktable = sa.Table(
 )
 
 _derived = sa.text("link IS NOT NULL")
+_corrected = sa.text("corrected IS NOT NULL")
+_review = sa.text("review")
 
 row = sa.Table(
     "row",
@@ -90,8 +92,17 @@ row = sa.Table(
     sa.Column("left_element", sa.BigInteger),
     sa.Column("right_row", sa.BigInteger),
     sa.Column("right_element", sa.BigInteger),
-    _json("corrected", nullable=True, doc="Derived cells that a person edited: column to who and at which position"),
+    _json("corrected", nullable=True, doc="Derived cells that a person edited: column to who, when and why"),
+    sa.Column(
+        "review",
+        sa.Boolean,
+        nullable=False,
+        server_default=sa.false(),
+        doc="Whether upstream changed under a correction",
+    ),
     sa.Index("ix_row_status", "table_id", "status"),
+    sa.Index("ix_row_corrected", "table_id", "row", sqlite_where=_corrected, postgresql_where=_corrected),
+    sa.Index("ix_row_review", "table_id", "row", sqlite_where=_review, postgresql_where=_review),
     sa.Index("ix_row_left", "link", "left_row", sqlite_where=_derived, postgresql_where=_derived),
     sa.Index("ix_row_right", "link", "right_row", sqlite_where=_derived, postgresql_where=_derived),
     sa.Index("ix_row_key", "link", "key", sqlite_where=_derived, postgresql_where=_derived),

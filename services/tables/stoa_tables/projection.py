@@ -16,6 +16,7 @@ from stoa_chassis.projection import ReadModel
 from stoa_contracts.envelope import Envelope
 from stoa_contracts.events import tables as events
 from stoa_contracts.types import Derivation, LinkSpecification, RowStatus
+from stoa_tables import corrections
 from stoa_tables.derivation import join_key, side_columns
 from stoa_tables.domain import Table, items
 from stoa_tables.elements import split
@@ -102,7 +103,8 @@ class _Statements:
             "job",
             "attempt",
         )
-        self.edit = update("revision", "inputs", "status", "reason", "corrected")
+        self.edit = update("revision", "inputs", "status", "reason", "corrected", "review")
+        self.corrected = update("corrected", "review")
         self.derivation = update("link", "key", "left_row", "left_element", "right_row", "right_element")
         self.count = (
             sa.update(count)
@@ -391,13 +393,13 @@ def _row_edited(batch: _Batch, event: events.RowEdited) -> None:
         batch.inputs(event.table, rows),
     )
     status = "stale" if table is None else table.status_of_new_rows
-    who = {"by": batch.envelope.actor, "position": batch.position}
+    made = {**_who(batch), "reason": event.reason}
     for edit in event.rows:
         row, state = inputs[edit.row], states[edit.row]
         row.values = {**row.values, **edit.changes}
         if event.cause is None and row.link is not None:
-            corrections = batch.mapped(event.table, row.link) & edit.changes.keys()
-            row.corrected = {**row.corrected, **dict.fromkeys(sorted(corrections), who)}
+            derived_columns = batch.mapped(event.table, row.link)
+            row.corrected = corrections.after_edit(row.corrected, edit, derived_columns=derived_columns, made=made)
         batch.count([state.status], [status])
         state.revision, state.status = edit.revision, status
         batch.update(
@@ -408,9 +410,38 @@ def _row_edited(batch: _Batch, event: events.RowEdited) -> None:
             status=status,
             reason=None,
             corrected=row.corrected or None,
+            review=bool(corrections.to_be_reviewed(row.corrected, row.values)),
         )
     batch.remember(rows)
     batch.index_for_joins(rows)
+
+
+def _who(batch: _Batch) -> dict[str, Any]:
+    time = batch.envelope.model_dump(mode="json", include={"time"})["time"]
+    return {"by": batch.envelope.actor, "position": batch.position, "time": time}
+
+
+def _write_corrections(batch: _Batch, number: int, row: _Inputs, corrected: Mapping[str, Any]) -> None:
+    row.corrected = corrected
+    review = bool(corrections.to_be_reviewed(corrected, row.values))
+    batch.update(batch.statements.corrected, number, corrected=corrected or None, review=review)
+
+
+def _derived_values_changed(batch: _Batch, event: events.DerivedValuesChanged) -> None:
+    rows = batch.inputs(event.table, [item.row for item in event.rows])
+    for item in event.rows:
+        row = rows[item.row]
+        _write_corrections(batch, item.row, row, corrections.after_upstream(row.corrected, item.values))
+    batch.remember([item.row for item in event.rows])
+
+
+def _corrections_confirmed(batch: _Batch, event: events.CorrectionsConfirmed) -> None:
+    rows = batch.inputs(event.table, [item.row for item in event.rows])
+    made = {**_who(batch), "reason": event.reason}
+    for item in event.rows:
+        row = rows[item.row]
+        _write_corrections(batch, item.row, row, corrections.after_confirmation(row.corrected, item.columns, made))
+    batch.remember([item.row for item in event.rows])
 
 
 # --- at once: what people and links do ---------------------------------------------------------------------------------
@@ -556,6 +587,8 @@ def _table_deleted(batch: _Batch, event: events.TableDeleted) -> None:
 _STATUSES: tuple[RowStatus, ...] = get_args(RowStatus)
 
 _GATHER: dict[type, Callable[[_Batch, Any], None]] = {
+    events.CorrectionsConfirmed: _corrections_confirmed,
+    events.DerivedValuesChanged: _derived_values_changed,
     events.OutputsRecorded: _outputs_recorded,
     events.RowEdited: _row_edited,
     events.RowStatusChanged: _row_status_changed,

@@ -229,7 +229,13 @@ class Queries:
         """List rows."""
         table = self.table(name)
         item = self._row
-        special = {"row": item.c.row, "status": item.c.status, "revision": item.c.revision}
+        special = {
+            "row": item.c.row,
+            "status": item.c.status,
+            "revision": item.c.revision,
+            "corrected": _truth(item.c.corrected.is_not(None)),
+            "review": _truth(item.c.review),
+        }
         cells = Cells(table, self._connection.dialect.name, item.c.inputs, item.c.outputs, special)
         where = [item.c.table_id == table.id, *self._narrowed(cells, page)]
         if len(where) == 1:
@@ -329,6 +335,10 @@ class Queries:
             for envelope in log.read(self._connection, after=found - 1, until=found)
         ]
         return History(position=position, table=table.id, row=row, events=events)
+
+
+def _truth(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[str]:
+    return sa.case((condition, "true"), else_="false")
 
 
 def _element_view(table: Table, entry: Any) -> ElementView:

@@ -259,7 +259,7 @@ class TableService(CommandService):
 
         def command(recorder: Recorder) -> Edited:
             table = Queries(recorder.store).table(name)
-            self._edit(recorder, table, wanted)
+            self._edit(recorder, table, wanted, edits.reason)
             rows = recorder.store.rows(table.id, [edit.row for edit in wanted])
             revisions = [EditedRevision(row=row.row, revision=row.revision) for row in rows.values()]
             return Edited(rows=revisions, position=self._position(recorder))
@@ -267,20 +267,22 @@ class TableService(CommandService):
         request = {"command": "edit-rows", "table": name, "edits": edits.model_dump(mode="json")}
         return await self._carry_out(request, command, Edited)
 
-    async def edit_row(self, name: str, row: int, values: Values, revision: int | None) -> RowAnswer:
+    async def edit_row(
+        self, name: str, row: int, values: Values, revision: int | None, reason: str | None = None
+    ) -> RowAnswer:
         """Edit cells of one row."""
 
         def command(recorder: Recorder) -> RowAnswer:
             table = Queries(recorder.store).table(name)
-            self._edit(recorder, table, [Edit(row, values, revision)])
+            self._edit(recorder, table, [Edit(row, values, revision)], reason)
             return Queries(recorder.store).row(table.id, row, self._position(recorder))
 
         return await self._carry_out(None, command, RowAnswer)
 
-    def _edit(self, recorder: Recorder, table: Table, edits: Sequence[Edit]) -> None:
+    def _edit(self, recorder: Recorder, table: Table, edits: Sequence[Edit], reason: str | None) -> None:
         rows = recorder.store.rows(table.id, [edit.row for edit in edits])
         try:
-            events = commands.edit_rows(table, rows, edits, event_bytes=self._settings.event_bytes)
+            events = commands.edit_rows(table, rows, edits, event_bytes=self._settings.event_bytes, reason=reason)
         except RowsChangedError as error:
             present = Queries(recorder.store).row(table.id, error.row.row, self._position(recorder))
             raise PreconditionError(

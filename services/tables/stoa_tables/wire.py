@@ -18,6 +18,7 @@ from stoa_contracts.types import (
     Timestamp,
     Values,
 )
+from stoa_tables.corrections import to_be_reviewed
 from stoa_tables.domain import Row, Table
 from stoa_tables.values import fill_defaults, missing_inputs
 
@@ -25,6 +26,8 @@ __all__ = [
     "Added",
     "Change",
     "ColumnDescription",
+    "Confirmation",
+    "Correction",
     "CreateTable",
     "Derived",
     "EditRows",
@@ -40,6 +43,7 @@ __all__ = [
     "NewLink",
     "NewRows",
     "NewWorktable",
+    "Reason",
     "RemoveRows",
     "Removed",
     "RenameTable",
@@ -53,6 +57,7 @@ __all__ = [
     "TableList",
     "TableSummary",
     "WorkflowView",
+    "correction_views",
     "row_view",
 ]
 
@@ -69,6 +74,10 @@ Words = Annotated[str, AfterValidator(_without_nul)]
 
 #: A row's id, as far as it can be one.
 RowId = Annotated[int, Field(ge=1, lt=2**63)]
+
+
+#: Why a person did something.
+Reason = Annotated[Words, Field(min_length=1, max_length=2000)]
 
 
 class _Request(BaseModel):
@@ -233,6 +242,7 @@ class Derived(BaseModel):
     link: str
     sources: list[DerivedSource]
     corrected: dict[str, Correction] = Field(default={}, description="Derived cells that a person edited.")
+    review: bool = Field(default=False, description="Whether upstream changed under a correction since it was judged.")
 
 
 class DerivedSource(BaseModel):
@@ -243,11 +253,28 @@ class DerivedSource(BaseModel):
     element: int | None = None
 
 
-class Correction(BaseModel):
-    """Who corrected a derived cell, and where it stands in the log."""
+class Confirmation(BaseModel):
+    """Who kept a correction after upstream had changed, when and why."""
 
     by: str
     position: int
+    time: Timestamp
+    reason: str | None = None
+
+
+class Correction(BaseModel):
+    """Who corrected a derived cell, when and why, and what upstream says of it."""
+
+    by: str
+    position: int = Field(description="Where it stands in the log.")
+    time: Timestamp | None = None
+    reason: str | None = None
+    derived: Any = Field(default=None, description="What the cell would hold without the correction.")
+    seen: Any = Field(default=None, description="What that was when a person last judged the correction.")
+    review: bool = Field(
+        default=False, description="Whether upstream says something else now, and does not agree with the correction."
+    )
+    confirmed: Confirmation | None = None
 
 
 class RowView(BaseModel):
@@ -321,6 +348,7 @@ class RowEdit(_Request):
 class EditRows(_Request):
     """Edits of several rows: all of them are made, or none."""
 
+    reason: Reason | None = Field(default=None, description="Why; it is shown with corrections of derived cells.")
     edits: Annotated[list[RowEdit], Field(min_length=1)]
 
 
@@ -494,8 +522,18 @@ def _derived(row: Row, parents: dict[str, list[str]]) -> Derived | None:
         for parent, source in zip(parents.get(row.link, []), row.sources, strict=False)
         if source is not None
     ]
-    corrected = {name: Correction.model_validate(entry) for name, entry in row.corrected.items()}
-    return Derived(link=row.link, sources=sources, corrected=corrected)
+    corrected = correction_views(row)
+    review = any(correction.review for correction in corrected.values())
+    return Derived(link=row.link, sources=sources, corrected=corrected, review=review)
+
+
+def correction_views(row: Row) -> dict[str, Correction]:
+    """Show the corrections of a row."""
+    review = to_be_reviewed(row.corrected, row.inputs)
+    return {
+        name: Correction.model_validate({**entry, "review": name in review})
+        for name, entry in sorted(row.corrected.items())
+    }
 
 
 Derived.model_rebuild()

@@ -27,6 +27,7 @@ from stoa_tables.wire import (
     ElementPage,
     History,
     NewRows,
+    Reason,
     Removed,
     RemoveRows,
     RowAnswer,
@@ -115,9 +116,10 @@ async def edit_row(
     values: Annotated[dict[str, Any], Body(description="Column to its new value.", examples=[{"threshold": 5.0}])],
     revision: IfMatch,
     context: Context,
+    reason: Annotated[Reason | None, Query(description="Why; it is shown with corrections of derived cells.")] = None,
 ) -> RowAnswer:
     """Edit cells of a row. It becomes stale, and its old outputs stay visible."""
-    edited = await context.factory.create_table_service().edit_row(table, row, values, revision)
+    edited = await context.factory.create_table_service().edit_row(table, row, values, revision, reason)
     return context.tag(context.written(edited))
 
 
