@@ -167,6 +167,7 @@ class Harness:
         attempt: int = 1,
         revision: int | None = None,
         version: str | None = None,
+        wall_s: float = _USAGE.wall_s,
     ) -> None:
         identity = await self._identity(table, row, job, attempt, revision, version)
         now = datetime.now(UTC)
@@ -179,7 +180,7 @@ class Harness:
             host="h",
             started=now,
             finished=now,
-            usage=_USAGE,
+            usage=_USAGE.model_copy(update={"wall_s": wall_s}),
         )
         await self.tell("executor", identity["table"], event)
 
@@ -189,11 +190,11 @@ class Harness:
         event = JobCancelled(table=identity["table"], jobs=[reference], reason="ada cancelled it")
         await self.tell("scheduler", identity["table"], event)
 
-    async def run(self, table: str, row: int, outputs: Mapping[str, Any]) -> str:
+    async def run(self, table: str, row: int, outputs: Mapping[str, Any], **more: Any) -> str:
         """Run a row from queued to current."""
         job = (await self.queue(table, row))[row]
         await self.start(table, row, job)
-        await self.finish(table, row, job, outputs)
+        await self.finish(table, row, job, outputs, **more)
         return job
 
     async def _identity(

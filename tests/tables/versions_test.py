@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
-import stoa_tables
 from stoa_contracts.types import Column
 from stoa_tables.bundle import Bundle
-from stoa_tables.models import table_version
 from stoa_tables.version_difference import (
     MAX_LINES,
     MAX_LINES_IN_ALL,
@@ -104,28 +100,6 @@ async def test_a_plain_table_has_no_versions(quick: Harness) -> None:
     await quick.plain("p", {"ra": "double"})
     problem = (await quick.request("GET", "/tables/p/versions", expect=404)).json()
     assert problem["detail"] == "p is a plain table; it has no workflow"
-
-
-async def test_the_migration_gives_what_the_projection_gives(stoa: Harness) -> None:
-    await create(stoa, "t", {"main.cwl": FIRST})
-    await create(stoa, "u", {"main.cwl": SECOND})
-    await stoa.patch("/tables/t/columns/x", {"unit": "Jy"})
-    await upload(stoa, "t", {"main.cwl": SECOND}, {"main.cwl": FIRST}, {"main.cwl": THIRD})
-    path = Path(stoa_tables.__file__).parent / "migrations" / "versions" / "0004_versions.py"
-    specification = importlib.util.spec_from_file_location("migration", path)
-    assert specification is not None
-    assert specification.loader is not None
-    migration = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(migration)
-
-    def read(connection: sa.Connection) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        kept = [dict(entry._mapping) for entry in connection.execute(sa.select(table_version))]
-        return kept, migration.versions_in(connection)
-
-    kept, computed = await stoa.context.database.read(read)
-    key = lambda entry: (entry["table_id"], entry["number"])  # noqa: E731 - as short as that
-    assert sorted(kept, key=key) == sorted(computed, key=key)
-    assert len(kept) == 4
 
 
 # --- the same version --------------------------------------------------------------------------------------------------

@@ -10,8 +10,9 @@ from fastapi import FastAPI
 from stoa_chassis.bus import Bus
 from stoa_chassis.service import ServiceDefinition, create_service_app
 from stoa_tables.context import POSITION_HEADER, TablesContext
-from stoa_tables.handlers import changes, corrections, links, rows, tables, versions, workflows
+from stoa_tables.handlers import changes, corrections, links, preview, rows, tables, versions, workflows
 from stoa_tables.models import metadata
+from stoa_tables.preview import PreviewRequest
 from stoa_tables.projection import TablesProjection
 from stoa_tables.settings import TablesSettings
 from stoa_tables.wire import Change, CreateTable, NewRows, NewWorktable
@@ -53,6 +54,7 @@ def create_app(settings: TablesSettings, *, bus: Bus | None = None) -> FastAPI:
         changes.router,
         workflows.router,
         versions.router,
+        preview.router,
     ]
     app = create_service_app(SERVICE, context, routers, description=_DESCRIPTION, on_start=start)
     app.state.changes = feed
@@ -67,7 +69,7 @@ def _document_bodies(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         document = generate()
         schemas = document["components"]["schemas"]
-        for model in (Change, CreateTable, NewRows, NewWorktable):
+        for model in (Change, CreateTable, NewRows, NewWorktable, PreviewRequest):
             schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
             for name, part in schema.pop("$defs", {}).items():
                 schemas.setdefault(name, part)

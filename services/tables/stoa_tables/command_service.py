@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
 from pydantic import BaseModel
 from structlog.stdlib import BoundLogger
 
-from stoa_chassis.database import Database
 from stoa_chassis.idempotency import once
 from stoa_chassis.log import Origin
 from stoa_chassis.projection import EventStore
@@ -20,9 +19,20 @@ from stoa_tables.queries import Queries
 from stoa_tables.settings import TablesSettings
 from stoa_tables.wire import TableDetail
 
-__all__ = ["CommandService"]
+__all__ = ["CommandService", "Transactions"]
 
 _A = TypeVar("_A", bound=BaseModel)
+_T = TypeVar("_T")
+
+
+class Transactions(Protocol):
+    """A database, as far as commands need one."""
+
+    async def read(self, function: Callable[[sa.Connection], _T]) -> _T:
+        """Run a function in a read transaction."""
+
+    async def write(self, function: Callable[[sa.Connection], _T]) -> _T:
+        """Run a function in a write transaction."""
 
 
 class CommandService:
@@ -47,7 +57,7 @@ class CommandService:
     def __init__(
         self,
         *,
-        database: Database,
+        database: Transactions,
         events: EventStore,
         settings: TablesSettings,
         origin: Origin,

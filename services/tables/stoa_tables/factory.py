@@ -11,6 +11,7 @@ from structlog.stdlib import BoundLogger
 from stoa_chassis.log import Origin
 from stoa_tables.command_service import CommandService
 from stoa_tables.correction_service import CorrectionService
+from stoa_tables.preview import Rehearsal
 from stoa_tables.queries import Queries
 from stoa_tables.service import TableService
 from stoa_tables.store import Store
@@ -58,13 +59,22 @@ class Factory:
         """Make what carries out commands that concern corrections."""
         return self._create(CorrectionService)
 
-    def _create(self, service: type[_S]) -> _S:
+    def create_rehearsal(self) -> Rehearsal:
+        """Make what carries out commands and undoes them."""
+        return Rehearsal(self._context.database, self._context.events)
+
+    def create_rehearsed_service(self, service: type[_S], rehearsal: Rehearsal) -> _S:
+        """Make a service whose commands are undone."""
+        return self._create(service, rehearsal)
+
+    def _create(self, service: type[_S], rehearsal: Rehearsal | None = None) -> _S:
         return service(
-            database=self._context.database,
+            database=rehearsal or self._context.database,
             events=self._context.events,
             settings=self._context.settings,
             origin=self._origin,
-            key=self._key,
+            # A rehearsal leaves nothing behind, no key either.
+            key=None if rehearsal else self._key,
             logger=self._logger,
         )
 

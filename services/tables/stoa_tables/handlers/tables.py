@@ -40,25 +40,27 @@ from stoa_tables.wire import (
     WorkflowView,
 )
 
-__all__ = ["router"]
+__all__ = ["MAX_WORKFLOW_BYTES", "WORKFLOW_FILES", "router"]
 
 router = APIRouter(prefix="/api/tables", tags=["tables"], route_class=LimitedRoute)
 
-_MAX_WORKFLOW_BYTES = 32 * 1024 * 1024
+#: How large a request with the files of a workflow may be.
+MAX_WORKFLOW_BYTES = 32 * 1024 * 1024
 
-_FILES = {
+#: Describes the files of a workflow in the OpenAPI document.
+WORKFLOW_FILES = {
     "type": "array",
     "items": {"type": "string", "contentMediaType": "application/octet-stream"},
     "description": "CWL documents and scripts; their names may hold folders.",
 }
 _WORKTABLE = multipart_body(
-    {"files": _FILES, "table": {"$ref": "#/components/schemas/NewWorktable"}},
+    {"files": WORKFLOW_FILES, "table": {"$ref": "#/components/schemas/NewWorktable"}},
     ["files", "table"],
     ("application/json", {"$ref": "#/components/schemas/CreateTable"}),
 )
 _WORKFLOW = multipart_body(
     {
-        "files": _FILES,
+        "files": WORKFLOW_FILES,
         "main": {"type": "string", "description": "The file that holds the process, and after # its id."},
     },
     ["files"],
@@ -105,7 +107,7 @@ async def create_table(context: CommandContext) -> TableDetail:
     """Create a worktable from the files of its workflow, or a plain table or a join from a description in JSON."""
     service = context.factory.create_table_service()
     if is_multipart(context.request):
-        async with form_of(context.request, _MAX_WORKFLOW_BYTES) as form:
+        async with form_of(context.request, MAX_WORKFLOW_BYTES) as form:
             new = validated(NewWorktable, field_of(form, "table") or "", "table")
             return context.written(await service.create_worktable(new, await files_of(form, "files")))
     if media_type(context.request) != "application/json":
@@ -177,7 +179,7 @@ async def get_table_workflow(table: TableParameter, context: Context) -> Workflo
 )
 async def change_workflow(table: TableParameter, context: Context) -> TableDetail:
     """Rows whose outputs came from another version become stale; files that mean the same are the same version."""
-    async with form_of(context.request, _MAX_WORKFLOW_BYTES) as form:
+    async with form_of(context.request, MAX_WORKFLOW_BYTES) as form:
         service = context.factory.create_table_service()
         changed = await service.change_workflow(table, await files_of(form, "files"), field_of(form, "main"))
         return context.written(changed)
