@@ -63,6 +63,7 @@ _COMMANDS = {
     "table": ("stoa.commands.table", "table", "Look at tables, create, fill, edit and run them."),
     "status": ("stoa.commands.status", "status", "Count the rows of every table by status."),
     "cancel": ("stoa.commands.status", "cancel", "Cancel the jobs of a table, or of some of its rows."),
+    "action": ("stoa.commands.action", "action", "Use workflows that come with Stoa, or make one of a command line."),
     "project": ("stoa.commands.project", "project", "Create the tables of a project file."),
     "log": ("stoa.commands.log", "log", "Verify, rebuild and read the logs of the services on this machine."),
     "serve": ("stoa.commands.serve", "serve", "Run one service."),

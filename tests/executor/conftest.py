@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import contextlib
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -82,12 +83,13 @@ def tool(
 
 
 def none_lives(pids: list[int]) -> bool:
+    """Tell whether processes are gone; one that was killed on another core may still be about to fall."""
     for pid in pids:
-        try:
-            if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            gone, _ = psutil.wait_procs([process], timeout=0 if process.status() == psutil.STATUS_ZOMBIE else 5)
+            if not gone and process.status() != psutil.STATUS_ZOMBIE:
                 return False
-        except psutil.NoSuchProcess:
-            continue
     return True
 
 

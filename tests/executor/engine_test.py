@@ -221,6 +221,7 @@ FAILURES: list[tuple[str, dict[str, Any], dict[str, Any], str, str, int | None]]
         tool(
             "import sys; sys.exit('no licence') if 0 else (print('busy', file=sys.stderr), sys.exit(75))",
             temporaryFailCodes=[75],
+            outputs={"image": {"type": "File", "outputBinding": {"glob": "*.fits"}}},
         ),
         {},
         "temporaryFail",

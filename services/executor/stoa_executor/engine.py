@@ -118,7 +118,7 @@ class _Account:
         self.exit_code: int | None = None
         self.several_steps = False
         self.failed_tool: str | None = None
-        self.killed = False
+        self.may_pass = False
         self.failed_said = ""
         self.messages: list[str] = []
 
@@ -196,8 +196,9 @@ class _Job(CommandLineJob):
             code != 0 or code in (*self.temporaryFailCodes, *self.permanentFailCodes)
         ):
             _account.failed_tool = self.name
-            # cwltool never sends this signal: an operator did, or the kernel that was short of memory. It may pass.
-            _account.killed = code == -signal.SIGKILL
+            # cwltool says permanentFail where the outputs are missing, too, as they mostly are. And it never sends this
+            # signal: an operator did, or the kernel that was short of memory.
+            _account.may_pass = code in self.temporaryFailCodes or code == -signal.SIGKILL
             if self.stderr:
                 _account.failed_said = _tail(os.path.join(self.outdir, self.stderr))
 
@@ -363,7 +364,7 @@ class Engine:
             context.stagedir = os.path.join(directory, "in")
         outputs, status = SingleJobExecutor().execute(workflow.process, inputs, context)
         if status != "success":
-            return ("temporaryFail" if status == "temporaryFail" or _account.killed else "permanentFail"), None, None
+            return ("temporaryFail" if status == "temporaryFail" or _account.may_pass else "permanentFail"), None, None
         result = {name: plain_value(value, name) for name, value in (outputs or {}).items()}
         for name, value in result.items():
             if bool_for_number(workflow.outputs.get(name), value):

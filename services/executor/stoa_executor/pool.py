@@ -34,6 +34,7 @@ _READY_TIMEOUT_S = 60.0
 _LONGEST_PAUSE_S = 30.0
 _TICK_S = 0.2
 _TAIL_BYTES = 65536
+_STRAYS_S = 5.0
 
 
 class EngineUnavailableError(RuntimeError):
@@ -547,12 +548,15 @@ def _is_alive(process: psutil.Process) -> bool:
 
 
 def _end_strays(directory: Path) -> None:
-    """End processes whose home is in the job's directory, which cwltool gives to every tool."""
+    """End processes whose home is in the job's directory, which cwltool gives to every tool, and wait until they are gone."""
     home = f"{directory}{os.sep}"
+    strays = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             if process.environ().get("HOME", "").startswith(home):
+                strays.append(process)
                 process.kill()
+    psutil.wait_procs(strays, timeout=_STRAYS_S)
 
 
 def _not_run(

@@ -18,7 +18,7 @@ __all__ = ["Gateway", "gateway_routes"]
 
 #: Which service answers below ``/api/``.
 AREAS: Final[Mapping[str, tuple[str, ...]]] = {
-    "tables": ("tables", "graph", "changes", "workflows"),
+    "tables": ("tables", "graph", "changes", "workflows", "actions"),
     "scheduler": ("runs", "cancellations", "jobs", "triggers", "queue"),
     "executor": ("files", "logs"),
 }

@@ -1,0 +1,1 @@
+"""Actions: ordinary CWL documents for what astronomers often do, to be used, opened and changed."""
