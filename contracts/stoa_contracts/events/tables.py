@@ -62,9 +62,11 @@ __all__ = [
     "TableLinked",
     "TableRenamed",
     "TableUnlinked",
+    "UpdatesWithheld",
     "View",
     "ViewDeleted",
     "ViewSaved",
+    "WithheldRow",
     "WorkflowChanged",
 ]
 
@@ -460,6 +462,23 @@ class RowLocked(Event):
     rows: list[int]
     locked: bool
     reason: str | None = None
+
+
+class WithheldRow(Frozen):
+    """What upstream says of a locked row, where that is something else than what the row has."""
+
+    row: int
+    values: Values = Field(description="Cells that would have changed; none where the row is again what upstream says.")
+    gone: bool = Field(default=False, description="Whether nothing upstream gives the row any more.")
+
+
+@event("tables", "updates-withheld")
+class UpdatesWithheld(Event):
+    """Upstream changed, and locked rows stayed as they are. They follow it when they are unlocked."""
+
+    table: str
+    rows: list[WithheldRow]
+    cause: Cause
 
 
 class View(Frozen):

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from stoa_chassis.bus import Bus
 from stoa_chassis.service import ServiceDefinition, create_service_app
 from stoa_tables.context import POSITION_HEADER, TablesContext
-from stoa_tables.handlers import actions, changes, corrections, links, preview, rows, tables, versions, workflows
+from stoa_tables.handlers import actions, changes, corrections, links, marks, preview, rows, tables, versions, workflows
 from stoa_tables.models import metadata
 from stoa_tables.preview import PreviewRequest
 from stoa_tables.projection import TablesProjection
@@ -51,6 +51,7 @@ def create_app(settings: TablesSettings, *, bus: Bus | None = None) -> FastAPI:
         rows.router,
         links.router,
         corrections.router,
+        marks.router,
         changes.router,
         workflows.router,
         versions.router,

@@ -11,7 +11,7 @@ from stoa_chassis.log import Origin
 from stoa_chassis.projection import EventStore
 from stoa_contracts.envelope import Envelope
 from stoa_contracts.registry import Event
-from stoa_contracts.types import Column, LinkSpecification
+from stoa_contracts.types import Cause, Column, LinkSpecification
 from stoa_tables.commands import apply_difference, invalidate, upstream_cause
 from stoa_tables.derivation import (
     Difference,
@@ -23,6 +23,8 @@ from stoa_tables.derivation import (
     side_columns,
 )
 from stoa_tables.domain import Item, Row, Source, Table, items
+from stoa_tables.marks import withhold
+from stoa_tables.marks_store import MarksStore
 from stoa_tables.store import Store, chunks
 from stoa_tables.values import coerce
 
@@ -103,6 +105,7 @@ class Recorder:
                 for some in chunks(sorted(changed), _BATCH):
                     for difference in self._differences(parent, child_id, link, some):
                         child = self._table(child_id)
+                        self._withhold(child, link, parent, some, difference, cause)
                         applied = apply_difference(child, link, difference, cause, event_bytes=self.event_bytes)
                         self.record(child_id, applied.events)
                         waiting.setdefault(child_id, set()).update(applied.changed)
@@ -112,6 +115,28 @@ class Recorder:
             present = sorted(self.store.statuses(child_id, changed))
             total = sum(self.store.counts(child_id).values())
             self.record(child_id, invalidate(child_id, present, cause, total=total))
+
+    def _withhold(
+        self,
+        child: Table,
+        link: LinkSpecification,
+        parent: str,
+        rows: Sequence[int],
+        difference: Difference,
+        cause: Cause,
+    ) -> None:
+        """Leave locked rows as they are."""
+        locked = MarksStore(self.connection, self.store.tables).all_locks(child.id)
+        if not locked:
+            return
+        parents, sides = set(rows), [side for side, known in enumerate(link.parents) if known == parent]
+        compared = [
+            row
+            for row in self.store.rows(child.id, locked).values()
+            if row.link == link.link
+            and any((source := row.sources[side]) is not None and source.row in parents for side in sides)
+        ]
+        self.record(child.id, withhold(child, difference, locked, compared, cause))
 
     def _downstream(self, table: str) -> list[str]:
         children: dict[str, list[str]] = {}

@@ -36,6 +36,9 @@ _STRUCTURE = {
     "table-linked",
     "table-renamed",
     "table-deleted",
+    "flag-defined",
+    "view-saved",
+    "view-deleted",
 }
 
 
@@ -58,13 +61,15 @@ def touched_rows(envelope: Envelope) -> frozenset[int] | None:
         "sources-moved",
         "derived-values-changed",
         "corrections-confirmed",
+        "rows-restored",
+        "updates-withheld",
     }:
         return frozenset(row["row"] for row in data["rows"])
-    if envelope.name == "rows-removed":
+    if envelope.name in {"rows-removed", "row-flagged", "row-locked"}:
         return frozenset(data["rows"])
     if envelope.name == "row-status-changed":
         return frozenset(change["row"] for change in data["changes"])
-    if envelope.name == "outputs-recorded":
+    if envelope.name in {"outputs-recorded", "row-commented"}:
         return frozenset([data["row"]])
     if envelope.name in {"workflow-changed", "table-deleted"}:
         return None

@@ -8,6 +8,8 @@ from stoa_tables import corrections
 from stoa_tables.cascade import Recorder
 from stoa_tables.command_service import CommandService
 from stoa_tables.correction_wire import ChosenCorrections, ConfirmCorrections, Confirmed, CorrectedRow, CorrectionPage
+from stoa_tables.marks import refuse_locked
+from stoa_tables.marks_store import MarksStore
 from stoa_tables.queries import Queries
 from stoa_tables.store import Store, to_row
 from stoa_tables.wire import Edited, EditedRevision, correction_views
@@ -25,6 +27,8 @@ class CorrectionService(CommandService):
         def command(recorder: Recorder) -> Edited:
             table = Queries(recorder.store).table(name)
             rows = recorder.store.rows(table.id, chosen.rows)
+            locks = MarksStore(recorder.connection, recorder.store.tables).locks(table.id, rows)
+            refuse_locked(table, locks, "edited")
             events = corrections.reset(table, rows, chosen.rows, chosen.columns, event_bytes=self._settings.event_bytes)
             recorder.record(table.id, events)
             changed = [edit.row for event in events for edit in event.rows]

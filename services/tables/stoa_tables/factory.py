@@ -11,6 +11,7 @@ from structlog.stdlib import BoundLogger
 from stoa_chassis.log import Origin
 from stoa_tables.command_service import CommandService
 from stoa_tables.correction_service import CorrectionService
+from stoa_tables.marks_service import MarkService
 from stoa_tables.preview import Rehearsal
 from stoa_tables.queries import Queries
 from stoa_tables.service import TableService
@@ -58,6 +59,10 @@ class Factory:
     def create_correction_service(self) -> CorrectionService:
         """Make what carries out commands that concern corrections."""
         return self._create(CorrectionService)
+
+    def create_mark_service(self) -> MarkService:
+        """Make what carries out commands of flags, comments, locks and views."""
+        return self._create(MarkService)
 
     def create_rehearsal(self) -> Rehearsal:
         """Make what carries out commands and undoes them."""

@@ -7,8 +7,8 @@ import binascii
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
@@ -30,6 +30,7 @@ _SPECIAL = {
     "element": "number",
     "corrected": "text",
     "review": "text",
+    "comments": "number",
 }
 
 # SQLite's JSON paths cannot say every key; what they can is quicker than looking through all keys.
@@ -49,6 +50,8 @@ class Cells:
     special: Mapping[str, sa.ColumnElement[Any]]
     elements: bool = False
     """Whether arrays were taken apart."""
+    marks: Mapping[str, Callable[[str, str], sa.ColumnElement[bool]]] = field(default_factory=dict)
+    """What is no value of a row, by name: gives the condition for an operator and a text."""
 
     def find(self, name: str) -> tuple[sa.ColumnElement[Any], str]:
         """Give a column's value in SQL and how it is compared.
@@ -107,6 +110,8 @@ def _condition(cells: Cells, written: str) -> sa.ColumnElement[bool]:
     if "\0" in written:
         raise InvalidFilterError("A filter holds no NUL character", filter=written)
     name, operator, text = _split(cells, written)
+    if name in cells.marks and cells.table.column(name) is None:
+        return cells.marks[name](operator, text)
     value, kind = cells.find(name)
     if text == "null" and operator in {"=", "!="}:
         return value.is_(None) if operator == "=" else value.is_not(None)
@@ -129,7 +134,9 @@ def _condition(cells: Cells, written: str) -> sa.ColumnElement[bool]:
 
 
 def _split(cells: Cells, written: str) -> tuple[str, str, str]:
-    names = sorted([*(column.name for column in cells.table.columns), *cells.special], key=len, reverse=True)
+    names = sorted(
+        [*(column.name for column in cells.table.columns), *cells.special, *cells.marks], key=len, reverse=True
+    )
     for name in names:
         rest = written.removeprefix(name)
         if rest == written:

@@ -10,7 +10,10 @@ from stoa_chassis.migrations import merged
 __all__ = [
     "NO_ELEMENT",
     "blob",
+    "comment",
+    "comment_version",
     "element",
+    "flag",
     "idempotency_key",
     "join_index",
     "link",
@@ -20,6 +23,9 @@ __all__ = [
     "read_model",
     "row",
     "row_event",
+    "row_flag",
+    "row_lock",
+    "saved_view",
     "status_count",
     "table_version",
     "workflow_version",
@@ -197,6 +203,78 @@ row_event = sa.Table(
     sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("job", sa.String(100), doc="Of recorded outputs: a job's outcome is recorded once"),
     sqlite_with_rowid=False,
+)
+
+# --- people's marks ----------------------------------------------------------------------------------------------------
+
+# Marks hang on the ids of rows, not on the rows: they are there again when a removal is taken back.
+
+flag = sa.Table(
+    "flag",
+    read_model,
+    sa.Column("table_id", sa.String(36), primary_key=True),
+    sa.Column("flag", sa.String(63), primary_key=True),
+    sa.Column("colour", sa.String(7), nullable=False),
+    sa.Column("description", sa.Text),
+)
+
+row_flag = sa.Table(
+    "row_flag",
+    read_model,
+    sa.Column("table_id", sa.String(36), primary_key=True),
+    sa.Column("row", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("flag", sa.String(63), primary_key=True),
+    sa.Index("ix_row_flag_flag", "table_id", "flag"),
+)
+
+comment = sa.Table(
+    "comment",
+    read_model,
+    sa.Column("comment", sa.String(36), primary_key=True),
+    sa.Column("table_id", sa.String(36), nullable=False),
+    sa.Column("row", sa.BigInteger, nullable=False),
+    sa.Column("element", sa.BigInteger),
+    sa.Column("column", sa.String(200)),
+    sa.Column("replies_to", sa.String(36), doc="The comment that began the thread"),
+    sa.Column("author", sa.String(200), nullable=False),
+    sa.Column("text", sa.Text, doc="Markdown; null where it was withdrawn"),
+    sa.Column("created", sa.String(40), nullable=False),
+    sa.Column("edited", sa.String(40)),
+    sa.Column("position", sa.BigInteger, nullable=False),
+    sa.Index("ix_comment_row", "table_id", "row"),
+    sa.Index("ix_comment_position", "table_id", "position"),
+)
+
+comment_version = sa.Table(
+    "comment_version",
+    read_model,
+    sa.Column("comment", sa.String(36), primary_key=True),
+    sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("text", sa.Text),
+    sa.Column("time", sa.String(40), nullable=False),
+)
+
+row_lock = sa.Table(
+    "row_lock",
+    read_model,
+    sa.Column("table_id", sa.String(36), primary_key=True),
+    sa.Column("row", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("by", sa.String(200), nullable=False),
+    sa.Column("reason", sa.Text),
+    sa.Column("time", sa.String(40), nullable=False),
+    _json("withheld", nullable=True, doc="What upstream says of cells that the lock keeps as they are"),
+    sa.Column("gone", sa.Boolean, nullable=False, doc="Whether nothing upstream gives the row any more"),
+)
+
+saved_view = sa.Table(
+    "saved_view",
+    read_model,
+    sa.Column("view", sa.String(36), primary_key=True),
+    sa.Column("table_id", sa.String(36), nullable=False),
+    sa.Column("author", sa.String(200), nullable=False),
+    sa.Column("name", sa.String(200), nullable=False),
+    _json("specification"),
+    sa.Index("ix_saved_view_table_id", "table_id"),
 )
 
 blob = sa.Table(

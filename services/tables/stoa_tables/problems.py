@@ -9,9 +9,11 @@ from stoa_chassis.problems import Problem
 __all__ = [
     "ConflictError",
     "CycleError",
+    "ForbiddenError",
     "InvalidFilterError",
     "InvalidRequestError",
     "InvalidValuesError",
+    "LockedError",
     "NameTakenError",
     "NotFoundError",
     "PreconditionError",
@@ -79,6 +81,22 @@ class CycleError(Problem):
     status: ClassVar[int] = 409
     code: ClassVar[str] = "cycle"
     title: ClassVar[str] = "The link would close a cycle"
+
+
+class ForbiddenError(Problem):
+    """Only somebody else may do that."""
+
+    status: ClassVar[int] = 403
+    code: ClassVar[str] = "not-yours"
+    title: ClassVar[str] = "Only its author may do this"
+
+
+class LockedError(Problem):
+    """Somebody locked the rows."""
+
+    status: ClassVar[int] = 423
+    code: ClassVar[str] = "row-locked"
+    title: ClassVar[str] = "The row is locked"
 
 
 class PreconditionError(Problem):

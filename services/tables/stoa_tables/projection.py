@@ -20,6 +20,7 @@ from stoa_tables import corrections
 from stoa_tables.derivation import join_key, side_columns
 from stoa_tables.domain import Table, items
 from stoa_tables.elements import split
+from stoa_tables.marks_projection import MARKS, forget_marks
 from stoa_tables.models import NO_ELEMENT, read_model
 from stoa_tables.store import Store, chunks
 from stoa_tables.version_projection import remember_version
@@ -581,6 +582,7 @@ def _table_deleted(batch: _Batch, event: events.TableDeleted) -> None:
     batch.connection.execute(sa.delete(index).where(index.c.link.in_(mine)))
     batch.connection.execute(sa.delete(parent).where(parent.c.link.in_(mine)))
     batch.delete_all("link", "element", "row", "status_count")
+    forget_marks(batch, event.table)
     batch.update_table(deleted=True)
 
 
@@ -604,4 +606,5 @@ _EVOLVE: dict[type, Callable[[_Batch, Any], None]] = {
     events.TableLinked: _table_linked,
     events.TableRenamed: _table_renamed,
     events.TableDeleted: _table_deleted,
+    **MARKS,
 }

@@ -12,6 +12,7 @@ from stoa_contracts.types import FileReference, RowStatus
 from stoa_tables.domain import Table
 from stoa_tables.filtering import Cells, Cursor, conditions, order
 from stoa_tables.history import tell
+from stoa_tables.marks_queries import apply_view, comment_count, mark_filters, show_columns, show_marks
 from stoa_tables.models import NO_ELEMENT, blob
 from stoa_tables.problems import NotFoundError
 from stoa_tables.store import Store, to_row
@@ -51,6 +52,10 @@ class Page:
         Conditions that must hold.
     status
         Only rows of this status.
+    view
+        The id of a saved view, which adds its filters; its order and status hold where nothing else is asked for.
+    person
+        Who asks.
     """
 
     def __init__(
@@ -62,12 +67,17 @@ class Page:
         sort: str | None = None,
         filters: Sequence[str] = (),
         status: RowStatus | None = None,
+        view: str | None = None,
+        person: str = "",
     ) -> None:
         self.limit = limit
         self.cursor = Cursor.decode(after) if after is not None else Cursor(offset=offset)
         self.sort = sort
         self.filters = filters
         self.status = status
+        self.view = view
+        self.person = person
+        self.columns: Sequence[str] | None = None
 
 
 class Queries:
@@ -218,6 +228,7 @@ class Queries:
         if found is None:
             raise NotFoundError(f"The table {table.name} has no row {row}", table=table.id, row=row)
         view = row_view(table, found, self._parents(table))
+        show_marks(self._store, table.id, [view])
         return RowAnswer.model_construct(position=position, **dict(view))
 
     def _parents(self, table: Table) -> dict[str, list[str]]:
@@ -228,6 +239,7 @@ class Queries:
     def rows(self, name: str, page: Page, position: int) -> RowPage:
         """List rows."""
         table = self.table(name)
+        apply_view(self._store, table, page)
         item = self._row
         special = {
             "row": item.c.row,
@@ -235,8 +247,10 @@ class Queries:
             "revision": item.c.revision,
             "corrected": _truth(item.c.corrected.is_not(None)),
             "review": _truth(item.c.review),
+            "comments": comment_count(self._store),
         }
-        cells = Cells(table, self._connection.dialect.name, item.c.inputs, item.c.outputs, special)
+        marks = mark_filters(self._store)
+        cells = Cells(table, self._connection.dialect.name, item.c.inputs, item.c.outputs, special, marks=marks)
         where = [item.c.table_id == table.id, *self._narrowed(cells, page)]
         if len(where) == 1:
             total = sum(self._store.counts(table.id).values())
@@ -255,6 +269,8 @@ class Queries:
         found = [to_row(entry) for entry in self._connection.execute(statement)]
         parents = self._parents(table)
         shown = [row_view(table, row, parents) for row in found[: page.limit]]
+        show_marks(self._store, table.id, shown)
+        show_columns(page, shown)
         after = None
         if len(found) > page.limit:
             after = self._next(page, written, shown[-1].row, None)
@@ -263,11 +279,20 @@ class Queries:
     def elements(self, name: str, page: Page, position: int) -> ElementPage:
         """List elements, and rows as a whole where they have none."""
         table = self.table(name)
+        apply_view(self._store, table, page)
         row, element = self._row, self._element
         outputs = sa.case((element.c.element.is_not(None), element.c.outputs), else_=row.c.outputs)
         number = sa.func.coalesce(element.c.element, NO_ELEMENT)
-        special = {"row": row.c.row, "status": row.c.status, "revision": row.c.revision, "element": element.c.element}
-        cells = Cells(table, self._connection.dialect.name, row.c.inputs, outputs, special, elements=True)
+        special: dict[str, sa.ColumnElement[Any]] = {
+            "row": row.c.row,
+            "status": row.c.status,
+            "revision": row.c.revision,
+            "element": element.c.element,
+            "comments": comment_count(self._store),
+        }
+        marks = mark_filters(self._store)
+        dialect = self._connection.dialect.name
+        cells = Cells(table, dialect, row.c.inputs, outputs, special, elements=True, marks=marks)
         where = [row.c.table_id == table.id, *self._narrowed(cells, page)]
         if table.outputs:
             where += [row.c.outputs_job.is_not(None), sa.or_(row.c.elements.is_(None), element.c.element.is_not(None))]
@@ -287,6 +312,7 @@ class Queries:
         )
         found = self._connection.execute(statement).all()
         shown = [_element_view(table, entry) for entry in found[: page.limit]]
+        show_columns(page, shown)
         after = None
         if len(found) > page.limit:
             last = shown[-1]

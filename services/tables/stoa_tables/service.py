@@ -25,6 +25,8 @@ from stoa_tables.commands import DescribedWorkflow, Edit, RowsChangedError
 from stoa_tables.csv_rows import parse_csv
 from stoa_tables.cwl import describe
 from stoa_tables.domain import Row, Table
+from stoa_tables.marks import refuse_locked
+from stoa_tables.marks_store import MarksStore
 from stoa_tables.models import blob
 from stoa_tables.problems import InvalidRequestError, NameTakenError, PreconditionError, TooLargeError
 from stoa_tables.queries import Queries
@@ -177,6 +179,8 @@ class TableService(CommandService):
             table = Queries(recorder.store).table(name)
             children = {child for child, _ in recorder.store.links_from(table.id)}
             names = sorted(found.name for found in map(recorder.store.table, children) if found is not None)
+            locked = MarksStore(recorder.connection, recorder.store.tables).all_locks(table.id)
+            refuse_locked(table, locked, "deleted with the table")
             recorder.record(table.id, commands.delete_table(table, names))
             return Removed(rows=[], position=self._position(recorder))
 
@@ -281,6 +285,7 @@ class TableService(CommandService):
 
     def _edit(self, recorder: Recorder, table: Table, edits: Sequence[Edit], reason: str | None) -> None:
         rows = recorder.store.rows(table.id, [edit.row for edit in edits])
+        refuse_locked(table, MarksStore(recorder.connection, recorder.store.tables).locks(table.id, rows), "edited")
         try:
             events = commands.edit_rows(table, rows, edits, event_bytes=self._settings.event_bytes, reason=reason)
         except RowsChangedError as error:
@@ -300,6 +305,9 @@ class TableService(CommandService):
         def command(recorder: Recorder) -> Removed:
             table = Queries(recorder.store).table(name)
             rows = recorder.store.rows(table.id, wanted)
+            refuse_locked(
+                table, MarksStore(recorder.connection, recorder.store.tables).locks(table.id, rows), "removed"
+            )
             events = commands.remove_rows(table, rows, wanted)
             if revision is not None:
                 self._refuse_changed(recorder, table, rows, revision)

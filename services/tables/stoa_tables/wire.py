@@ -38,6 +38,7 @@ __all__ = [
     "GraphLink",
     "History",
     "Linked",
+    "LockView",
     "NewColumn",
     "NewJoin",
     "NewLink",
@@ -277,6 +278,21 @@ class Correction(BaseModel):
     confirmed: Confirmation | None = None
 
 
+class LockView(BaseModel):
+    """The lock of a row."""
+
+    by: str
+    time: Timestamp
+    reason: str | None = None
+    withheld: Values = Field(
+        default={},
+        description="What upstream says of cells that the lock keeps as they are; the row takes it when unlocked.",
+    )
+    gone: bool = Field(
+        default=False, description="Whether nothing upstream gives the row any more; it goes when it is unlocked."
+    )
+
+
 class RowView(BaseModel):
     """A row as it is now."""
 
@@ -291,6 +307,9 @@ class RowView(BaseModel):
     )
     job: str | None = Field(default=None, description="The newest job.")
     derived_from: Derived | None = None
+    flags: list[str] = Field(default=[], description="The flags that people put on it.")
+    comments: int = Field(default=0, description="How many comments there are on it and its cells.")
+    locked: LockView | None = Field(default=None, description="Who locked it, and why; null where it is not locked.")
 
 
 class RowAnswer(RowView, _Answer):

@@ -7,6 +7,8 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Path, Query
 
+from stoa_chassis.log import Origin
+from stoa_chassis.service import origin_of
 from stoa_contracts.types import RowStatus
 from stoa_tables.problems import InvalidRequestError
 from stoa_tables.queries import Page
@@ -21,6 +23,7 @@ _ETAG = re.compile(r'^"([0-9]{1,18})"$')
 
 
 def _page(
+    origin: Annotated[Origin, Depends(origin_of)],
     limit: Annotated[int, Query(ge=1, le=10_000, description="At most so many items.")] = 100,
     after: Annotated[str | None, Query(description="The `next` of the page before.", max_length=200)] = None,
     offset: Annotated[
@@ -38,14 +41,31 @@ def _page(
         Query(
             description="`column OP value` with one of `= != < <= > >= ~` (`~`: contains, whatever the case) and `null` for "
             "a missing value; may be given several times, and all must hold.",
-            examples=[["snr>5", "object~cen"]],
+            examples=[["snr>5", "object~cen", "flag=suspicious"]],
         ),
     ] = None,
     status: Annotated[RowStatus | None, Query(description="Only rows of this status.")] = None,
+    view: Annotated[
+        str | None,
+        Query(
+            description="A saved view: its filters hold, too, and its order and status where none are given; only its columns are"
+            " shown.",
+            max_length=36,
+        ),
+    ] = None,
 ) -> Page:
     if after is not None and offset:
         raise InvalidRequestError("A page begins behind `after` or at `offset`, not both")
-    return Page(limit=limit, after=after, offset=offset, sort=sort, filters=filter or (), status=status)
+    return Page(
+        limit=limit,
+        after=after,
+        offset=offset,
+        sort=sort,
+        filters=filter or (),
+        status=status,
+        view=view,
+        person=origin.actor,
+    )
 
 
 PageParameter = Annotated[Page, Depends(_page)]

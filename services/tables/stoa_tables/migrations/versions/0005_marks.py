@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlalchemy as sa
+from alembic import op
+
 revision = "0005"
 down_revision = "0004"
 branch_labels = None
@@ -9,4 +12,66 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Change the schema."""
+    """Create the tables of what people say of rows."""
+    op.create_table(
+        "flag",
+        sa.Column("table_id", sa.String(36), nullable=False),
+        sa.Column("flag", sa.String(63), nullable=False),
+        sa.Column("colour", sa.String(7), nullable=False),
+        sa.Column("description", sa.Text),
+        sa.PrimaryKeyConstraint("table_id", "flag", name="pk_flag"),
+    )
+    op.create_table(
+        "row_flag",
+        sa.Column("table_id", sa.String(36), nullable=False),
+        sa.Column("row", sa.BigInteger, nullable=False, autoincrement=False),
+        sa.Column("flag", sa.String(63), nullable=False),
+        sa.PrimaryKeyConstraint("table_id", "row", "flag", name="pk_row_flag"),
+    )
+    op.create_index("ix_row_flag_flag", "row_flag", ["table_id", "flag"])
+    op.create_table(
+        "comment",
+        sa.Column("comment", sa.String(36), nullable=False),
+        sa.Column("table_id", sa.String(36), nullable=False),
+        sa.Column("row", sa.BigInteger, nullable=False),
+        sa.Column("element", sa.BigInteger),
+        sa.Column("column", sa.String(200)),
+        sa.Column("replies_to", sa.String(36)),
+        sa.Column("author", sa.String(200), nullable=False),
+        sa.Column("text", sa.Text),
+        sa.Column("created", sa.String(40), nullable=False),
+        sa.Column("edited", sa.String(40)),
+        sa.Column("position", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("comment", name="pk_comment"),
+    )
+    op.create_index("ix_comment_row", "comment", ["table_id", "row"])
+    op.create_index("ix_comment_position", "comment", ["table_id", "position"])
+    op.create_table(
+        "comment_version",
+        sa.Column("comment", sa.String(36), nullable=False),
+        sa.Column("position", sa.BigInteger, nullable=False, autoincrement=False),
+        sa.Column("text", sa.Text),
+        sa.Column("time", sa.String(40), nullable=False),
+        sa.PrimaryKeyConstraint("comment", "position", name="pk_comment_version"),
+    )
+    op.create_table(
+        "row_lock",
+        sa.Column("table_id", sa.String(36), nullable=False),
+        sa.Column("row", sa.BigInteger, nullable=False, autoincrement=False),
+        sa.Column("by", sa.String(200), nullable=False),
+        sa.Column("reason", sa.Text),
+        sa.Column("time", sa.String(40), nullable=False),
+        sa.Column("withheld", sa.JSON),
+        sa.Column("gone", sa.Boolean, nullable=False),
+        sa.PrimaryKeyConstraint("table_id", "row", name="pk_row_lock"),
+    )
+    op.create_table(
+        "saved_view",
+        sa.Column("view", sa.String(36), nullable=False),
+        sa.Column("table_id", sa.String(36), nullable=False),
+        sa.Column("author", sa.String(200), nullable=False),
+        sa.Column("name", sa.String(200), nullable=False),
+        sa.Column("specification", sa.JSON, nullable=False),
+        sa.PrimaryKeyConstraint("view", name="pk_saved_view"),
+    )
+    op.create_index("ix_saved_view_table_id", "saved_view", ["table_id"])
