@@ -208,6 +208,54 @@ class Stoa:
             json={key: value for key, value in new.items() if value is not None},
         )
 
+    # --- workflow versions -----------------------------------------------------------------------------------------
+
+    def change_workflow(self, table: str, files: Mapping[str, bytes], *, main: str | None = None) -> dict[str, Any]:
+        """Give a worktable another workflow version."""
+        changed: dict[str, Any] = self.request(
+            "PUT", f"/api/tables/{_quoted(table)}/workflow", **_workflow(files, main)
+        )
+        return changed
+
+    def versions(self, table: str) -> Iterator[dict[str, Any]]:
+        """Give every workflow version that a table ever had, the newest first."""
+        parameters: dict[str, Any] = {}
+        while True:
+            page = self.request("GET", f"/api/tables/{_quoted(table)}/versions", params=parameters)
+            yield from page["versions"]
+            if page["next"] is None:
+                return
+            parameters["before"] = page["next"]
+
+    def compare_versions(self, table: str, before: str, after: str) -> dict[str, Any]:
+        """Tell which files and columns differ between two versions, given by number or digest."""
+        path = f"/api/tables/{_quoted(table)}/versions/{_quoted(before)}/diff/{_quoted(after)}"
+        difference: dict[str, Any] = self.request("GET", path)
+        return difference
+
+    def restore_version(self, table: str, version: str) -> dict[str, Any]:
+        """Give a table a workflow version again that it had before."""
+        path = f"/api/tables/{_quoted(table)}/versions/{_quoted(version)}/restore"
+        restored: dict[str, Any] = self.request("POST", path)
+        return restored
+
+    def preview(self, table: str, **change: Any) -> dict[str, Any]:
+        """Tell what a change would do: ``edits``, ``remove``, ``restore`` or ``link``; nothing is changed.
+
+        Examples
+        --------
+        >>> stoa.preview("sources", edits=[{"row": 7, "values": {"threshold": 4.0}}])["stale"]
+        1
+        """
+        told: dict[str, Any] = self.request("POST", f"/api/tables/{_quoted(table)}/preview", json=change, timeout=3600)
+        return told
+
+    def preview_workflow(self, table: str, files: Mapping[str, bytes], *, main: str | None = None) -> dict[str, Any]:
+        """Tell what another workflow would do; nothing is changed."""
+        path = f"/api/tables/{_quoted(table)}/preview"
+        told: dict[str, Any] = self.request("POST", path, **_workflow(files, main), timeout=3600)
+        return told
+
     # --- rows ------------------------------------------------------------------------------------------------------
 
     def rows(self, table: str, *, elements: bool = False, **parameters: Any) -> Iterator[dict[str, Any]]:
@@ -386,6 +434,12 @@ class Stoa:
                 if not connected_once or error.status < _SERVER_ERRORS:
                     raise
             time.sleep(_COME_BACK_S)
+
+
+def _workflow(files: Mapping[str, bytes], main: str | None) -> dict[str, Any]:
+    """Write the files of a workflow as a form."""
+    form = {"files": [("files", (name, content)) for name, content in files.items()]}
+    return form if main is None else {**form, "data": {"main": main}}
 
 
 def _quoted(part: str) -> str:

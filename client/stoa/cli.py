@@ -13,9 +13,12 @@ if TYPE_CHECKING:
 
 __all__ = ["LazyGroup", "main", "root"]
 
+#: So many characters of a help fit on a line.
+_SHORT = 80
+
 
 class LazyGroup(click.Group):
-    """A group that knows what its subcommands do without importing them.
+    """A group that knows what its subcommands do without importing them; those that it has anyway come first.
 
     Parameters
     ----------
@@ -29,7 +32,8 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name the subcommands in the order in which a newcomer meets them."""
-        return [*self._lazy, *super().list_commands(ctx)]
+        del ctx
+        return [*self.commands, *self._lazy]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a subcommand."""
@@ -45,7 +49,7 @@ class LazyGroup(click.Group):
 
         names = [
             CompletionItem(name, help=short_help)
-            for name, (_, _, short_help) in self._lazy.items()
+            for name, short_help in self._short_helps().items()
             if name.startswith(incomplete)
         ]
         # What a command without subcommands completes: its options.
@@ -55,12 +59,19 @@ class LazyGroup(click.Group):
         """Write the list of subcommands without importing them."""
         del ctx
         with formatter.section("Commands"):
-            formatter.write_dl([(name, short_help) for name, (_, _, short_help) in self._lazy.items()])
+            formatter.write_dl(list(self._short_helps().items()))
+
+    def _short_helps(self) -> dict[str, str]:
+        own = {
+            name: command.get_short_help_str(_SHORT) for name, command in self.commands.items() if not command.hidden
+        }
+        return own | {name: short_help for name, (_, _, short_help) in self._lazy.items()}
 
 
 _COMMANDS = {
     "up": ("stoa.commands.up", "up", "Start all of Stoa on this machine."),
     "table": ("stoa.commands.table", "table", "Look at tables, create, fill, edit and run them."),
+    "version": ("stoa.commands.version", "version", "List, compare and restore the workflow versions of a table."),
     "status": ("stoa.commands.status", "status", "Count the rows of every table by status."),
     "cancel": ("stoa.commands.status", "cancel", "Cancel the jobs of a table, or of some of its rows."),
     "action": ("stoa.commands.action", "action", "Use workflows that come with Stoa, or make one of a command line."),

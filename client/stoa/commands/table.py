@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stoa.cli import LazyGroup
 from stoa.errors import Refused
 from stoa.output import STATUSES, Markup, client, counted, emit, grid, json_option, print_rows
 
 if TYPE_CHECKING:
     from stoa.api import Stoa
 
-__all__ = ["table"]
+__all__ = ["assignments", "table"]
 
 _TEXT_TYPES = {"string", "File", "Directory"}
 _FILE = '"File"'
@@ -27,7 +28,14 @@ def _plural(number: int, word: str) -> str:
     return f"{number} {word}{'' if number == 1 else 's'}"
 
 
-@click.group()
+#: Commands with a module of their own.
+_COMMANDS = {
+    "set-workflow": ("stoa.commands.workflow", "set_workflow", "Give a worktable another workflow version."),
+    "preview": ("stoa.commands.preview", "preview", "Tell what a change would do, and change nothing."),
+}
+
+
+@click.group(cls=LazyGroup, lazy=_COMMANDS)
 def table() -> None:
     """Look at tables, create, fill, edit and run them. A TABLE is given by its name or its id."""
 
@@ -153,7 +161,8 @@ def _convert(text: str, kind: Any) -> Any:
         return text
 
 
-def _assignments(stoa: Stoa, words: tuple[str, ...], detail: dict[str, Any]) -> dict[str, Any]:
+def assignments(stoa: Stoa, words: tuple[str, ...], detail: dict[str, Any]) -> dict[str, Any]:
+    """Read words of the form COLUMN=VALUE as values for the columns of a table."""
     types = {column["name"]: column["type"] for column in detail["columns"]}
     values = {}
     for word in words:
@@ -214,7 +223,7 @@ def add(stoa: Stoa, name_: str, values: tuple[str, ...], csv: str | None, json_r
     elif json_rows is not None:
         added = stoa.add_rows(name_, _json_rows(_content(json_rows), json_rows))
     else:
-        added = stoa.add_rows(name_, [_assignments(stoa, values, stoa.table(name_))])
+        added = stoa.add_rows(name_, [assignments(stoa, values, stoa.table(name_))])
     if as_json:
         emit(added)
         return
@@ -231,7 +240,7 @@ def add(stoa: Stoa, name_: str, values: tuple[str, ...], csv: str | None, json_r
 @client
 def edit(stoa: Stoa, name_: str, row: int, values: tuple[str, ...], if_revision: int | None, as_json: bool) -> None:
     """Change cells of a ROW: COLUMN=VALUE, where null empties a cell, and COLUMN=@FILE uploads a file."""
-    edited = stoa.edit_row(name_, row, _assignments(stoa, values, stoa.table(name_)), revision=if_revision)
+    edited = stoa.edit_row(name_, row, assignments(stoa, values, stoa.table(name_)), revision=if_revision)
     if as_json:
         emit(edited)
     else:
