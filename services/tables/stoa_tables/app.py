@@ -10,7 +10,19 @@ from fastapi import FastAPI
 from stoa_chassis.bus import Bus
 from stoa_chassis.service import ServiceDefinition, create_service_app
 from stoa_tables.context import POSITION_HEADER, TablesContext
-from stoa_tables.handlers import actions, changes, corrections, links, marks, preview, rows, tables, versions, workflows
+from stoa_tables.handlers import (
+    actions,
+    changes,
+    corrections,
+    imports,
+    links,
+    marks,
+    preview,
+    rows,
+    tables,
+    versions,
+    workflows,
+)
 from stoa_tables.models import metadata
 from stoa_tables.preview import PreviewRequest
 from stoa_tables.projection import TablesProjection
@@ -47,6 +59,7 @@ def create_app(settings: TablesSettings, *, bus: Bus | None = None) -> FastAPI:
         context.background.start("changes", feed.run)
 
     routers = [
+        imports.router,
         tables.router,
         rows.router,
         links.router,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -58,9 +58,11 @@ __all__ = [
     "delete_table",
     "describe_column",
     "edit_rows",
+    "import_rows",
     "join_columns",
     "join_specification",
     "keyed_specification",
+    "refuse_derived",
     "remove_rows",
     "rename_table",
 ]
@@ -354,14 +356,35 @@ def add_rows(table: Table, rows: Iterable[Values], *, event_bytes: int, checked:
     InvalidValuesError
         Names every cell whose value cannot be taken.
     """
-    _refuse_derived(table)
+    refuse_derived(table)
     if not checked:
         rows = _check_rows(table, rows)
     numbered = (RowInputs(row=row, inputs=inputs) for row, inputs in enumerate(rows, table.next_row))
     return [RowsAdded(table=table.id, rows=some) for some in pack(numbered, size_of_row, event_bytes)]
 
 
-def _refuse_derived(table: Table) -> None:
+def import_rows(table: Table, rows: Iterable[Values], file: FileReference, *, event_bytes: int) -> Iterator[RowsAdded]:
+    """Add rows that were read from a file, complete and checked, one event after the other.
+
+    Raises
+    ------
+    ConflictError
+        If the table's rows come from other tables.
+    """
+    refuse_derived(table)
+    numbered = (RowInputs.model_construct(row=row, inputs=inputs) for row, inputs in enumerate(rows, table.next_row))
+    for some in pack(numbered, size_of_row, event_bytes):
+        yield RowsAdded.model_construct(table=table.id, rows=some, cause=None, imported_from=file)
+
+
+def refuse_derived(table: Table) -> None:
+    """Refuse rows that a person or a file brings, where a table's rows come from other tables.
+
+    Raises
+    ------
+    ConflictError
+        If they do.
+    """
     if table.kind == "join" or table.derived:
         raise ConflictError(f"The rows of {table.name} come from other tables; rows cannot be added by hand")
 

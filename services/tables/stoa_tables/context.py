@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
 import structlog
@@ -33,6 +34,12 @@ class TablesContext(ProcessContext):
 
     settings: TablesSettings
     """How the process was set up."""
+
+    imports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
+    """Bounds how many files are imported at a time; the reading of each may take the memory that the settings give it."""
+
+    exports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
+    """Bounds how many exports are written at a time, so that readers of pages do not wait for them."""
 
     def follow_jobs(self) -> Follower:
         """Apply what the scheduler and the executor tell of jobs.

@@ -11,6 +11,7 @@ from structlog.stdlib import BoundLogger
 from stoa_chassis.log import Origin
 from stoa_tables.command_service import CommandService
 from stoa_tables.correction_service import CorrectionService
+from stoa_tables.import_service import ImportService
 from stoa_tables.marks_service import MarkService
 from stoa_tables.preview import Rehearsal
 from stoa_tables.queries import Queries
@@ -82,6 +83,10 @@ class Factory:
             key=None if rehearsal else self._key,
             logger=self._logger,
         )
+
+    def create_import_service(self) -> ImportService:
+        """Make what imports files."""
+        return self._create(ImportService)
 
     async def ask(self, question: Callable[[Queries, int], _A]) -> _A:
         """Answer a question from one consistent view of the read model.

@@ -6,19 +6,21 @@ import csv
 import gzip
 import io
 import itertools
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from stoa_chassis.problems import Problem
 from stoa_contracts.types import Column
+from stoa_tables.problems import TooLargeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     import numpy as np
     import pyarrow as pa
@@ -26,15 +28,46 @@ if TYPE_CHECKING:
 
     from stoa_contracts.types import Values
 
-__all__ = ["CHUNK_ROWS", "FORMATS", "FileFormat", "ImportedTable", "UnreadableFileError", "guess_format", "read_table"]
+__all__ = [
+    "CHUNK_ROWS",
+    "FORMATS",
+    "MEDIA_TYPES",
+    "FileFormat",
+    "ImportedTable",
+    "Source",
+    "SourceField",
+    "Summary",
+    "UnreadableFileError",
+    "guess_format",
+    "new_columns",
+    "open_source",
+    "read_table",
+    "readable",
+    "summarise",
+    "table_name",
+    "unique_names",
+    "vounit",
+]
 
 FileFormat = Literal["fits", "votable", "csv", "ecsv", "parquet"]
 
 #: The formats that can be read.
 FORMATS: tuple[FileFormat, ...] = get_args(FileFormat)
 
-#: How many rows a chunk has.
+#: What they are called on the web.
+MEDIA_TYPES: dict[FileFormat, str] = {
+    "fits": "application/fits",
+    "votable": "application/x-votable+xml",
+    "csv": "text/csv",
+    "ecsv": "text/x-ecsv",
+    "parquet": "application/vnd.apache.parquet",
+}
+
+#: How many rows a chunk has at the most.
 CHUNK_ROWS = 10_000
+
+# How many items the cells of a chunk hold about at the most.
+_CHUNK_ITEMS = 2_000_000
 
 _SUFFIXES: dict[str, FileFormat] = {
     ".fits": "fits",
@@ -59,6 +92,7 @@ _NAMES: dict[FileFormat, str] = {
 }
 _PEEK = 4096
 _MAX_NAME = 200
+_MAX_CELL = 16 * 1024 * 1024
 _MAX_INT64 = 2**63 - 1
 # What catalogues write where they have no number.
 _NO_NUMBER = ("nan", "null", "na", "n/a", "none", "--", "-nan")
@@ -134,40 +168,74 @@ def read_table(path: Path | str, *, format: FileFormat | None = None) -> Importe
     if not path.is_file():
         raise UnreadableFileError(f"There is no file {path.name}.")
     chosen = format or guess_format(path)
-    with _readable(path, chosen):
-        source = _SOURCES[chosen](path)
-        summary = _summarise(source)
-    columns = [
+    source = open_source(path, chosen)
+    with readable(path, chosen):
+        summary = summarise(source)
+    columns = new_columns(source, summary)
+    return ImportedTable(
+        columns=columns,
+        rows=_rows(path, chosen, source, [column.name for column in columns]),
+        n_rows=summary.n_rows,
+        name=table_name(source.name, path),
+        description=source.description,
+        notes=summary.notes(columns),
+    )
+
+
+def new_columns(source: Source, summary: Summary) -> list[Column]:
+    """Make columns of what a file says; a type takes null if, and only if, some cell is empty."""
+    return [
         Column(
             name=name,
             role="key",
             type=_nullable(found.type, cells, items),
             description=found.description or None,
-            unit=_unit(found.unit),
+            unit=vounit(found.unit),
             ucd=found.ucd or None,
             utype=found.utype or None,
         )
         for name, found, cells, items in zip(
-            _unique_names([found.name for found in source.fields]),
+            unique_names([found.name for found in source.fields]),
             source.fields,
             summary.empty_cells,
             summary.empty_items,
             strict=True,
         )
     ]
-    return ImportedTable(
-        columns=columns,
-        rows=_rows(path, chosen, source, [column.name for column in columns]),
-        n_rows=summary.n_rows,
-        name=_table_name(source.name, path),
-        description=source.description,
-        notes=[
-            f"In the column {column.name}, {count} infinite {'value is' if count == 1 else 'values are'} null now: "
-            "JSON has no infinity."
-            for column, count in zip(columns, summary.infinite, strict=True)
-            if count
-        ],
-    )
+
+
+def open_source(
+    path: Path,
+    chosen: FileFormat,
+    *,
+    as_text: bool = False,
+    lenient: bool = False,
+    max_rows: int | None = None,
+) -> Source:
+    """Open a file of which the format is known, and find its columns.
+
+    Parameters
+    ----------
+    path
+        The file, not compressed but for FITS and VOTable.
+    chosen
+        Its format.
+    as_text
+        Leave the cells of CSV as they are written, where somebody else knows their types.
+    lenient
+        Leave out lines of CSV that do not have a cell for each column, and count them.
+    max_rows
+        A CSV file with more rows is not read to its end.
+
+    Raises
+    ------
+    UnreadableFileError
+        If it is damaged or has columns that a table cannot hold.
+    """
+    with readable(path, chosen):
+        if chosen == "csv":
+            return _CsvSource(path, as_text=as_text, lenient=lenient, max_rows=max_rows)
+        return _SOURCES[chosen](path)
 
 
 def guess_format(path: Path) -> FileFormat:
@@ -210,8 +278,16 @@ def guess_format(path: Path) -> FileFormat:
 
 
 @dataclass(slots=True)
-class _Field:
-    """A column as the file has it."""
+class SourceField:
+    """A column as the file has it.
+
+    Parameters
+    ----------
+    name, unit, ucd, utype, description
+        What the file says of it.
+    type
+        What the file stores, in CWL's words.
+    """
 
     name: str
     type: Any
@@ -231,31 +307,65 @@ class _Cells:
     infinite: int = 0
 
 
-class _Source:
+class Source:
     """A file whose columns are known and whose cells can be read as often as wanted, chunk by chunk."""
 
-    fields: list[_Field]
+    fields: list[SourceField]
     name: str = ""
     description: str = ""
+    stoa: str | None = None
+    """What an export of ours says of the columns, beside what the format has words for."""
+    broken: int = 0
+    """How many lines were left out so far, because they do not have a cell for each column."""
 
     def chunks(self) -> Iterator[list[_Cells]]:
         """Yield the columns of one chunk after the other."""
         raise NotImplementedError
 
+    def lines(self, wanted: Collection[int], broken: int) -> tuple[dict[int, int], list[tuple[int, int]]]:
+        """Find the lines of rows, and those lines that are no rows; only a text has any.
+
+        Parameters
+        ----------
+        wanted
+            Rows, counted from 1.
+        broken
+            So many lines that are no rows at the most.
+
+        Returns
+        -------
+        tuple
+            Row to the line on which it begins; lines that are no rows, with the number of their cells.
+        """
+        del self, wanted, broken
+        return {}, []
+
 
 @dataclass(slots=True)
-class _Summary:
+class Summary:
+    """What is known of a file once it was read."""
+
     n_rows: int
     empty_cells: list[bool]
     empty_items: list[bool]
     infinite: list[int]
 
+    def notes(self, columns: Sequence[Column]) -> list[str]:
+        """Say what was changed on the way."""
+        return [
+            f"In the column {column.name}, {count} infinite {'value is' if count == 1 else 'values are'} null now: "
+            "JSON has no infinity."
+            for column, count in zip(columns, self.infinite, strict=True)
+            if count
+        ]
 
-def _summarise(source: _Source) -> _Summary:
+
+def summarise(source: Source) -> Summary:
+    """Count the rows of a file, and tell which columns hold null."""
     width = len(source.fields)
     if not width:
         raise UnreadableFileError("It has no columns.")
-    summary = _Summary(0, [False] * width, [False] * width, [0] * width)
+    summary = Summary(0, [False] * width, [False] * width, [0] * width)
     for chunk in source.chunks():
         summary.n_rows += len(chunk[0].values)
         for index, cells in enumerate(chunk):
@@ -265,14 +375,14 @@ def _summarise(source: _Source) -> _Summary:
     return summary
 
 
-def _rows(path: Path, chosen: FileFormat, source: _Source, names: list[str]) -> Iterator[list[Values]]:
-    with _readable(path, chosen):
+def _rows(path: Path, chosen: FileFormat, source: Source, names: list[str]) -> Iterator[list[Values]]:
+    with readable(path, chosen):
         for chunk in source.chunks():
             yield [dict(zip(names, row, strict=True)) for row in zip(*(cells.values for cells in chunk), strict=True)]
 
 
 @contextmanager
-def _readable(path: Path, chosen: FileFormat) -> Iterator[None]:
+def readable(path: Path, chosen: FileFormat) -> Iterator[None]:
     """Tell whatever a reader trips over as one sentence."""
     try:
         yield
@@ -280,6 +390,8 @@ def _readable(path: Path, chosen: FileFormat) -> Iterator[None]:
         raise UnreadableFileError(
             f"The file {path.name} cannot be read as {_NAMES[chosen]}: {error}"
         ) from error.__cause__
+    except Problem:
+        raise
     except MemoryError as error:
         raise UnreadableFileError(f"The file {path.name} is too large to be read as {_NAMES[chosen]}.") from error
     except Exception as error:  # the readers raise whatever comes, up to IndexError and struct.error
@@ -296,7 +408,7 @@ def _nullable(kind: Any, cells: bool, items: bool) -> Any:  # noqa: FBT001 - two
     return ["null", kind] if cells else kind
 
 
-def _unique_names(given: Sequence[str]) -> list[str]:
+def unique_names(given: Sequence[str]) -> list[str]:
     """Make names that a table can have: not empty, printable, and different even where case does not count."""
     taken: set[str] = set()
     names: list[str] = []
@@ -315,7 +427,8 @@ def _unique_names(given: Sequence[str]) -> list[str]:
     return names
 
 
-def _table_name(given: str, path: Path) -> str:
+def table_name(given: str, path: Path) -> str:
+    """Make a name that a table can have, of what a file calls its table, else of the file's own."""
     stem = path.name.removesuffix(".gz")
     for suffix in _SUFFIXES:
         stem = stem.removesuffix(suffix)
@@ -326,7 +439,8 @@ def _table_name(given: str, path: Path) -> str:
     return "table"
 
 
-def _unit(given: Any) -> str | None:
+def vounit(given: Any) -> str | None:
+    """Write a unit as VOUnits has it; an unknown one stays as it is."""
     text = "" if given is None else str(given).strip()
     return _vounit(text) if text else None
 
@@ -459,7 +573,7 @@ _VARIABLE = re.compile(r"^\d*[PQ]([A-Z])")
 _FITS_DTYPES = {"L": "bool", "X": "bool", "B": "u1", "I": "i2", "J": "i4", "K": "i8", "A": "U1", "E": "f4", "D": "f8"}
 
 
-class _FitsSource(_Source):
+class _FitsSource(Source):
     """The first table of a FITS file; image headers that some source extractors put before it do not count."""
 
     def __init__(self, path: Path) -> None:
@@ -468,6 +582,7 @@ class _FitsSource(_Source):
             if table is None:
                 raise UnreadableFileError("it holds no table, only images.")
             self.name = table.name if table.name not in ("", "LDAC_OBJECTS") else ""
+            self.stoa = _header_text(table.header, "STOA") or None
             self.description = _fits_description(header)
             self.fields = [self._field(table, index) for index in range(len(table.columns))]
 
@@ -481,7 +596,7 @@ class _FitsSource(_Source):
             ]
             yield (tables[0] if tables else None), hdus[0].header
 
-    def _field(self, table: Any, index: int) -> _Field:
+    def _field(self, table: Any, index: int) -> SourceField:
         import numpy as np  # noqa: PLC0415 - imported when needed
 
         column = table.columns[index]
@@ -501,7 +616,7 @@ class _FitsSource(_Source):
         comment = header.comments[f"TTYPE{number}"] if f"TTYPE{number}" in header else ""
         if re.match(r"(?i)^label for (field|column)", comment):
             comment = ""
-        return _Field(
+        return SourceField(
             name=str(column.name or ""),
             type=kind,
             unit=column.unit,
@@ -513,9 +628,24 @@ class _FitsSource(_Source):
     def chunks(self) -> Iterator[list[_Cells]]:
         with self._open() as (table, _):
             data = table.data
-            for start in range(0, len(data), CHUNK_ROWS):
-                part = data[start : start + CHUNK_ROWS]
+            start = 0
+            while start < len(data):
+                stop = start + self._rows_at_once(table, start)
+                part, start = data[start:stop], stop
                 yield [self._column(table, part, index) for index in range(len(table.columns))]
+
+    def _rows_at_once(self, table: Any, start: int) -> int:
+        """Give how many rows make a chunk, where their arrays may be large."""
+        import numpy as np  # noqa: PLC0415 - imported when needed
+
+        items = np.zeros(min(CHUNK_ROWS, len(table.data) - start), np.int64)
+        raw = table.data.view(np.ndarray)[start : start + len(items)]
+        for index, column in enumerate(table.columns):
+            if _VARIABLE.match(str(column.format)):
+                items += raw[raw.dtype.names[index]].reshape(len(items), -1)[:, 0]
+            else:
+                items += 1 if raw.dtype[index].kind in "SU" else int(np.prod(raw.dtype[index].shape, dtype=np.int64))
+        return max(1, int(np.searchsorted(np.cumsum(items), _CHUNK_ITEMS, side="right")))
 
     def _column(self, table: Any, part: Any, index: int) -> _Cells:
         import numpy as np  # noqa: PLC0415 - imported when needed
@@ -525,6 +655,8 @@ class _FitsSource(_Source):
         if variable := _VARIABLE.match(str(column.format)):
             # A text of variable length comes as an array of characters.
             listed = ["".join(np.asarray(value).tolist()) for value in values] if variable[1] == "A" else list(values)
+            if variable[1] in "BIJK" and column.null not in ("", None):
+                listed = [np.ma.masked_equal(value, _scaled_null(column)) for value in listed]
             return _ragged_cells(listed, column.name)
         mask = None
         values = np.asarray(values)
@@ -561,14 +693,14 @@ def _fits_description(header: Any) -> str:
 # --- VOTable and ECSV --------------------------------------------------------------------------------------------------
 
 
-class _ArraySource(_Source):
+class _ArraySource(Source):
     """Columns that stand in memory as arrays of numpy."""
 
     def __init__(self) -> None:
         self.fields = []
         self._arrays: list[Any] = []
 
-    def add(self, found: _Field, array: Any) -> None:
+    def add(self, found: SourceField, array: Any) -> None:
         """Take up a column, whose type follows from the array."""
         found.type = _array_type(array, found.name)
         self.fields.append(found)
@@ -576,9 +708,11 @@ class _ArraySource(_Source):
 
     def chunks(self) -> Iterator[list[_Cells]]:
         length = len(self._arrays[0]) if self._arrays else 0
-        for start in range(0, length, CHUNK_ROWS):
+        items = sum(math.prod(array.shape[1:]) for array in self._arrays)
+        size = max(1, min(CHUNK_ROWS, _CHUNK_ITEMS // max(1, items)))
+        for start in range(0, length, size):
             yield [
-                self._column(array[start : start + CHUNK_ROWS], found.name)
+                self._column(array[start : start + size], found.name)
                 for array, found in zip(self._arrays, self.fields, strict=True)
             ]
 
@@ -637,9 +771,10 @@ class _VotableSource(_ArraySource):
         if table is None:
             raise UnreadableFileError("it holds no table.")
         self.name = table.name or ""
+        self.stoa = next((info.value for info in table.infos if info.name == "stoa"), None)
         self.description = _squeezed(table.description or document.description)
         for column, key in zip(table.fields, table.array.dtype.names or (), strict=True):
-            found = _Field(
+            found = SourceField(
                 name=column.name or column.ID or "",
                 type=None,
                 unit=column.unit,
@@ -665,6 +800,7 @@ class _EcsvSource(_ArraySource):
         except Exception:  # noqa: BLE001 - the quick engine does not know all of ECSV, and says so in many ways
             table = Table.read(path, format="ascii.ecsv")
         self.name = str(table.meta.get("name") or "")
+        self.stoa = table.meta.get("stoa") if isinstance(table.meta.get("stoa"), str) else None
         self.description = _squeezed(table.meta.get("description"))
         # Coordinates and times become the columns they are made of.
         plain = represent_mixins_as_columns(table)
@@ -672,8 +808,8 @@ class _EcsvSource(_ArraySource):
             self.add(_with_metadata(column.name, column.info.meta or {}, column.unit, column.description), column)
 
 
-def _with_metadata(name: str, meta: Any, unit: Any, description: Any) -> _Field:
-    return _Field(
+def _with_metadata(name: str, meta: Any, unit: Any, description: Any) -> SourceField:
+    return SourceField(
         name=name,
         type=None,
         unit=unit,
@@ -686,15 +822,21 @@ def _with_metadata(name: str, meta: Any, unit: Any, description: Any) -> _Field:
 # --- CSV ---------------------------------------------------------------------------------------------------------------
 
 
-class _CsvSource(_Source):
+class _CsvSource(Source):
     """A file with a header line. A column is as narrow as all its cells allow: boolean, long, double, else string."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, *, as_text: bool = False, lenient: bool = False, max_rows: int | None = None
+    ) -> None:
         self._path = path
+        self._lenient = lenient
+        self._max_rows = max_rows
         self._skipped, header, self._delimiter, self._encoding = _csv_header(path)
         # The reader's own names, for the file's may be empty or equal.
         self._keys = [f"f{index}" for index in range(len(header))]
-        self.fields = [_Field(name=name, type=None) for name in header]
+        self.fields = [SourceField(name=name, type="string") for name in header]
+        if as_text:
+            return
         kinds = [set(_CSV_KINDS) for _ in header]
         for batch in self._batches():
             for index, candidates in enumerate(kinds):
@@ -708,12 +850,17 @@ class _CsvSource(_Source):
         import pyarrow as pa  # noqa: PLC0415 - imported when needed
         from pyarrow import csv as arrow_csv  # noqa: PLC0415 - likewise
 
+        self.broken = 0
         reader = arrow_csv.open_csv(
             self._path,
             read_options=arrow_csv.ReadOptions(
                 column_names=self._keys, skip_rows=self._skipped, encoding=self._encoding, block_size=4 * 2**20
             ),
-            parse_options=arrow_csv.ParseOptions(delimiter=self._delimiter, newlines_in_values=True),
+            parse_options=arrow_csv.ParseOptions(
+                delimiter=self._delimiter,
+                newlines_in_values=True,
+                invalid_row_handler=self._leave_out if self._lenient else None,
+            ),
             convert_options=arrow_csv.ConvertOptions(
                 column_types={key: pa.string() for key in self._keys},
                 null_values=[""],
@@ -721,8 +868,41 @@ class _CsvSource(_Source):
                 quoted_strings_can_be_null=False,
             ),
         )
+        rows = 0
         with reader:
-            yield from reader
+            for batch in reader:
+                rows += batch.num_rows
+                if self._max_rows is not None and rows > self._max_rows:
+                    raise TooLargeError(
+                        f"The file has more than {self._max_rows:,} rows, which is as many as can be imported",
+                        limit=self._max_rows,
+                    )
+                yield batch
+
+    def _leave_out(self, _row: Any) -> str:
+        self.broken += 1
+        return "skip"
+
+    def lines(self, wanted: Collection[int], broken: int) -> tuple[dict[int, int], list[tuple[int, int]]]:
+        """Find the lines of rows, and those lines that are no rows."""
+        found: dict[int, int] = {}
+        wrong: list[tuple[int, int]] = []
+        csv.field_size_limit(max(csv.field_size_limit(), _MAX_CELL))
+        encoding = "utf-8-sig" if self._encoding == "utf8" else self._encoding
+        with self._path.open(encoding=encoding, newline="") as stream:
+            for _ in range(self._skipped):
+                stream.readline()
+            reader = csv.reader(stream, delimiter=self._delimiter)
+            line, row = self._skipped + 1, 0
+            for cells in reader:
+                if len(cells) == len(self.fields):
+                    row += 1
+                    if row in wanted:
+                        found[row] = line
+                elif cells and len(wrong) < broken:
+                    wrong.append((line, len(cells)))
+                line = self._skipped + reader.line_num + 1
+        return found, wrong
 
     def chunks(self) -> Iterator[list[_Cells]]:
         for batch in self._batches():
@@ -743,7 +923,9 @@ def _csv_header(path: Path) -> tuple[int, list[str], str, str]:
     for encoding in ("utf-8-sig", "latin-1"):
         try:
             with path.open(encoding=encoding, newline="") as stream:
-                for skipped, line in enumerate(stream, 1):
+                for skipped, line in enumerate(iter(partial(stream.readline, _MAX_CELL), ""), 1):
+                    if len(line) == _MAX_CELL:
+                        raise UnreadableFileError(f"its line {skipped} is longer than {_MAX_CELL:,} characters.")
                     if line.strip() and not line.startswith("#"):
                         delimiter = max(",;\t|", key=lambda mark: (line.count(mark), mark == ","))
                         names = next(csv.reader(io.StringIO(line.lstrip("\ufeff")), delimiter=delimiter))
@@ -856,7 +1038,7 @@ def _arrow_numbers(array: Any, name: str) -> _Cells:
 # --- Parquet -----------------------------------------------------------------------------------------------------------
 
 
-class _ParquetSource(_Source):
+class _ParquetSource(Source):
     """A Parquet file; units and the rest come from the columns' metadata, VOParquet's header or astropy's."""
 
     def __init__(self, path: Path) -> None:
@@ -868,10 +1050,12 @@ class _ParquetSource(_Source):
         known = _parquet_metadata(schema.metadata or {})
         self.name = known.name
         self.description = known.description
+        stoa = (schema.metadata or {}).get(b"stoa")
+        self.stoa = stoa.decode("utf-8", "replace") if stoa else None
         self.fields = []
         for entry in schema:
             own = {key.decode(): value.decode("utf-8", "replace") for key, value in (entry.metadata or {}).items()}
-            found = known.fields.get(entry.name) or _Field(name=entry.name, type=None)
+            found = known.fields.get(entry.name) or SourceField(name=entry.name, type=None)
             found.type = _arrow_type(entry.type, entry.name)
             found.unit = own.get("unit") or found.unit
             found.ucd = own.get("ucd") or found.ucd
@@ -891,7 +1075,7 @@ class _ParquetSource(_Source):
 
 @dataclass(slots=True)
 class _Known:
-    fields: dict[str, _Field] = field(default_factory=dict)
+    fields: dict[str, SourceField] = field(default_factory=dict)
     name: str = ""
     description: str = ""
 
@@ -906,7 +1090,7 @@ def _parquet_metadata(metadata: dict[bytes, bytes]) -> _Known:
             known.name = table.name or ""
             known.description = _squeezed(table.description)
             for column in table.fields:
-                known.fields[column.name] = _Field(
+                known.fields[column.name] = SourceField(
                     name=column.name,
                     type=None,
                     unit=column.unit,
@@ -1003,7 +1187,7 @@ def _rebuilt(value: Any, depth: int, leaves: Iterator[Any]) -> Any:
     return None if value is None else [_rebuilt(item, depth - 1, leaves) for item in value]
 
 
-_SOURCES: dict[FileFormat, Callable[[Path], _Source]] = {
+_SOURCES: dict[FileFormat, Callable[[Path], Source]] = {
     "fits": _FitsSource,
     "votable": _VotableSource,
     "csv": _CsvSource,

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -28,7 +25,7 @@ from stoa_tables.domain import Row, Table
 from stoa_tables.marks import refuse_locked
 from stoa_tables.marks_store import MarksStore
 from stoa_tables.models import blob
-from stoa_tables.problems import InvalidRequestError, NameTakenError, PreconditionError, TooLargeError
+from stoa_tables.problems import InvalidRequestError, NameTakenError, PreconditionError
 from stoa_tables.queries import Queries
 from stoa_tables.store import Store
 from stoa_tables.values import check_default
@@ -48,10 +45,7 @@ from stoa_tables.wire import (
     TableDetail,
 )
 
-if TYPE_CHECKING:
-    from stoa_tables.importing import ImportedTable
-
-__all__ = ["TableService"]
+__all__ = ["TableService", "refuse_taken_name"]
 
 
 class TableService(CommandService):
@@ -64,7 +58,7 @@ class TableService(CommandService):
         workflow, warnings = await asyncio.to_thread(_describe, files, new.main)
 
         def command(recorder: Recorder) -> TableDetail:
-            _refuse_taken_name(recorder.store, new.name)
+            refuse_taken_name(recorder.store, new.name)
             table = new_id()
             created = commands.create_table(
                 table,
@@ -86,7 +80,7 @@ class TableService(CommandService):
         """Create a plain table or a join."""
 
         def command(recorder: Recorder) -> TableDetail:
-            _refuse_taken_name(recorder.store, new.name)
+            refuse_taken_name(recorder.store, new.name)
             table = new_id()
             if new.kind == "join":
                 if new.join is None or new.columns is not None:
@@ -121,44 +115,6 @@ class TableService(CommandService):
         # Rows of the right parent without a left one give nothing, so the left one tells all rows.
         recorder.follow(left.id, recorder.store.row_ids(left.id), kind="link", only=(table, link))
 
-    async def import_table(self, path: Path, new: CreateTable, *, format: str | None = None) -> TableDetail:  # noqa: A002 - the word on the wire
-        """Create a plain table from a file."""
-        imported, rows = await asyncio.to_thread(self._read_file, path, format)
-        columns = [column.model_copy(update={"role": "input"}) for column in imported.columns]
-        if not new.description:
-            new = new.model_copy(update={"description": imported.description})
-
-        def command(recorder: Recorder) -> TableDetail:
-            _refuse_taken_name(recorder.store, new.name)
-            table = new_id()
-            recorder.record(table, self._created(table, new, columns))
-            with _no_garbage():
-                events = commands.add_rows(
-                    _table(recorder, table), rows, event_bytes=self._settings.event_bytes, checked=True
-                )
-                recorder.record(table, events)
-            return self._detail(recorder, table).model_copy(update={"warnings": imported.notes})
-
-        request = None
-        if self._key is not None:
-            digest = await asyncio.to_thread(_file_digest, path)
-            request = {"command": "import", "table": new.model_dump(mode="json"), "file": digest}
-        return await self._carry_out(request, command, TableDetail)
-
-    def _read_file(self, path: Path, format: str | None) -> tuple[ImportedTable, list[Values]]:  # noqa: A002 - as above
-        from stoa_tables.importing import FORMATS, read_table  # noqa: PLC0415 - loading libraries for files takes a second
-
-        chosen = next((known for known in FORMATS if known == format), None)
-        if format is not None and chosen is None:
-            raise InvalidRequestError(f"{format!r} is no format that can be read; there are {', '.join(FORMATS)}")
-        imported = read_table(path, format=chosen)
-        if imported.n_rows > self._settings.max_import_rows:
-            raise TooLargeError(
-                f"The file has {imported.n_rows:,} rows; {self._settings.max_import_rows:,} can be imported",
-                limit=self._settings.max_import_rows,
-            )
-        return imported, [row for chunk in imported.rows for row in chunk]
-
     async def rename_table(self, name: str, new_name: str | None, description: str | None) -> TableDetail:
         """Change a table's name or description."""
 
@@ -166,7 +122,7 @@ class TableService(CommandService):
             table = Queries(recorder.store).table(name)
             events = commands.rename_table(table, name=new_name, description=description)
             if new_name is not None:
-                _refuse_taken_name(recorder.store, new_name, but=table.id)
+                refuse_taken_name(recorder.store, new_name, but=table.id)
             recorder.record(table.id, events)
             return self._detail(recorder, table.id)
 
@@ -353,16 +309,6 @@ class TableService(CommandService):
         return await self._carry_out(request, command, Linked)
 
 
-@contextmanager
-def _no_garbage() -> Iterator[None]:
-    """Collect no garbage for a moment: among very many rows, all of which are needed, that takes a quarter of the time."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
 def _plain_column(new: NewColumn) -> Column:
     column = Column(**{**new.model_dump(), "role": "input", "type": normal_type(new.type, new.name)})
     check_default(column)
@@ -388,7 +334,16 @@ def _describe(files: Mapping[str, bytes], main: str | None) -> tuple[DescribedWo
     return workflow, list(found.warnings)
 
 
-def _refuse_taken_name(store: Store, name: str, *, but: str | None = None) -> None:
+def refuse_taken_name(store: Store, name: str, *, but: str | None = None) -> None:
+    """Refuse what is no name for a table, or that of another one.
+
+    Raises
+    ------
+    InvalidRequestError
+        If it is no name.
+    NameTakenError
+        If another table has it.
+    """
     commands.check_name(name)
     for table in store.all_tables(name=name):
         if table.id != but:
@@ -405,8 +360,3 @@ def _keep_files(connection: sa.Connection, files: Mapping[str, bytes]) -> None:
     ]
     if entries:
         connection.execute(sa.insert(blob), entries)
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -22,6 +22,17 @@ class TablesSettings(ServiceSettings):
     max_import_rows: int = Field(default=1_000_000, ge=1, description="Rows that an imported file may have.")
     max_body_bytes: int = Field(default=64 * 1024 * 1024, ge=1, description="Size of a JSON or CSV request.")
     max_upload_bytes: int = Field(default=1024 * 1024 * 1024, ge=1, description="Size of a file that is imported.")
+    max_unpacked_bytes: int = Field(
+        default=4 * 1024**3, ge=1, description="Size to which a compressed file that is imported may unfold."
+    )
+    import_memory_bytes: int = Field(
+        default=2 * 1024**3,
+        ge=512 * 1024**2,
+        description="Memory that the reading of one file may take, in a process of its own.",
+    )
+    import_seconds: int = Field(
+        default=600, ge=1, description="Seconds of processor time that the reading of one file may take."
+    )
     event_bytes: int = Field(
         default=256 * 1024,
         ge=1024,

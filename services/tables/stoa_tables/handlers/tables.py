@@ -17,8 +17,6 @@ from stoa_tables.handlers.bodies import (
     is_multipart,
     media_type,
     multipart_body,
-    saved_upload,
-    settings_of,
     validated,
 )
 from stoa_tables.handlers.parameters import TableParameter
@@ -65,23 +63,6 @@ _WORKFLOW = multipart_body(
     },
     ["files"],
 )
-_IMPORT = multipart_body(
-    {
-        "file": {
-            "type": "string",
-            "contentMediaType": "application/octet-stream",
-            "description": "FITS, VOTable, CSV, ECSV or Parquet.",
-        },
-        "name": {"type": "string"},
-        "description": {"type": "string"},
-        "project": {"type": "string"},
-        "format": {
-            "type": "string",
-            "description": "Where the file's name does not tell: fits, votable, csv, ecsv, parquet.",
-        },
-    },
-    ["file", "name"],
-)
 
 
 @router.get("", summary="List the tables")
@@ -115,28 +96,6 @@ async def create_table(context: CommandContext) -> TableDetail:
             "A table is created from multipart/form-data (files and `table`) or application/json"
         )
     return context.written(await service.create_table(validated(CreateTable, await context.request.body(), "body")))
-
-
-@router.post(
-    "/import",
-    status_code=201,
-    summary="Create a plain table from a file",
-    openapi_extra=_IMPORT,
-    responses=problem_responses(NameTakenError, InvalidRequestError, TooLargeError),
-)
-async def import_table(context: CommandContext) -> TableDetail:
-    """Create a plain table with the columns and rows of a FITS, VOTable, CSV, ECSV or Parquet file."""
-    async with (
-        form_of(context.request, settings_of(context.request).max_upload_bytes) as form,
-        saved_upload(form, "file") as path,
-    ):
-        new = CreateTable(
-            name=field_of(form, "name") or "",
-            description=field_of(form, "description") or "",
-            project=field_of(form, "project") or "default",
-        )
-        service = context.factory.create_table_service()
-        return context.written(await service.import_table(path, new, format=field_of(form, "format")))
 
 
 @router.get("/{table}", summary="Show a table", responses=problem_responses(NotFoundError))
