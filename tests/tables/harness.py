@@ -21,8 +21,9 @@ from stoa_contracts.envelope import Envelope
 from stoa_contracts.events.executor import JobFinished, JobStarted
 from stoa_contracts.events.scheduler import JobCancelled, JobQueued, QueuedJob
 from stoa_contracts.ids import new_id
+from stoa_contracts.keys import job_key
 from stoa_contracts.registry import Event
-from stoa_contracts.types import JobReference, Outcome, Usage
+from stoa_contracts.types import InputFile, JobReference, Outcome, Usage
 from stoa_tables.app import SERVICE
 from stoa_tables.changes import ChangeFeed
 from stoa_tables.context import TablesContext
@@ -168,8 +169,18 @@ class Harness:
         revision: int | None = None,
         version: str | None = None,
         wall_s: float = _USAGE.wall_s,
+        inputs: Mapping[str, Any] | None = None,
+        files: Mapping[str, str] | None = None,
+        reused_from: str | None = None,
     ) -> None:
+        """Let an attempt end; `inputs` are those of the job, where the executor tells its key."""
         identity = await self._identity(table, row, job, attempt, revision, version)
+        read = [InputFile(location=location, sha256=sha256, size=1) for location, sha256 in (files or {}).items()]
+        key = None
+        if inputs is not None:
+            key = job_key(
+                workflow_version=identity["workflow_version"], inputs=dict(inputs), files=read, software={"true": "1"}
+            )
         now = datetime.now(UTC)
         event = JobFinished(
             **identity,
@@ -181,6 +192,9 @@ class Harness:
             started=now,
             finished=now,
             usage=_USAGE.model_copy(update={"wall_s": wall_s}),
+            key=key,
+            files=read,
+            reused_from=reused_from,
         )
         await self.tell("executor", identity["table"], event)
 
@@ -190,12 +204,31 @@ class Harness:
         event = JobCancelled(table=identity["table"], jobs=[reference], reason="ada cancelled it")
         await self.tell("scheduler", identity["table"], event)
 
-    async def run(self, table: str, row: int, outputs: Mapping[str, Any], **more: Any) -> str:
+    async def run(
+        self, table: str, row: int, outputs: Mapping[str, Any], *, files: Mapping[str, str] | None = None, **more: Any
+    ) -> str:
         """Run a row from queued to current."""
         job = (await self.queue(table, row))[row]
         await self.start(table, row, job)
-        await self.finish(table, row, job, outputs, **more)
+        inputs = None if files is None else (await self._job_inputs(table, row))
+        await self.finish(table, row, job, outputs, inputs=inputs, files=files, **more)
         return job
+
+    async def _job_inputs(self, table: str, row: int) -> dict[str, Any]:
+        columns = (await self.get(f"/tables/{table}"))["columns"]
+        values = (await self.get(f"/tables/{table}/rows/{row}"))["values"]
+        return {column["name"]: values[column["name"]] for column in columns if column["role"] == "input"}
+
+    async def status(self, table: str, row: int = 1) -> str:
+        """Give a row's status."""
+        return cast("str", (await self.get(f"/tables/{table}/rows/{row}"))["status"])
+
+    async def change_workflow(
+        self, table: str, inputs: Mapping[str, Any], outputs: Mapping[str, Any], **more: Any
+    ) -> Any:
+        """Give a worktable another workflow."""
+        files = [("files", ("main.cwl", tool(inputs, outputs, **more)))]
+        return (await self.request("PUT", f"/tables/{table}/workflow", expect=200, files=files)).json()
 
     async def _identity(
         self, table: str, row: int, job: str, attempt: int, revision: int | None, version: str | None = None

@@ -74,7 +74,8 @@ class Policy:
         self._cancel(connection, envelope, active, "the row was removed")
 
     def _table_invalidated(self, connection: sa.Connection, envelope: Envelope, event: tables.TableInvalidated) -> None:
-        self._run_stale(connection, envelope, event.table, event.rows)
+        if not event.suspected:
+            self._run_stale(connection, envelope, event.table, event.rows)
 
     def _workflow_changed(self, connection: sa.Connection, envelope: Envelope, event: tables.WorkflowChanged) -> None:
         outdated = SchedulerStore(connection).active_jobs(table=event.table, but_version=event.workflow_version)

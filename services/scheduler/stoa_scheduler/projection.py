@@ -110,7 +110,7 @@ class _Statements:
             .values(
                 revision=p("b_revision"),
                 inputs=p("b_inputs", type_=sa.JSON),
-                status="stale",
+                status=p("b_status"),
                 job=None,
                 output_version=None,
             )
@@ -232,6 +232,7 @@ def _row_edited(step: _Step, event: tables.RowEdited) -> None:
                 "b_row": edited.row,
                 "b_revision": edited.revision,
                 "b_inputs": {**known[edited.row], **edited.changes},
+                "b_status": "current" if edited.current else "stale",
             }
             for edited in piece
             if edited.row in known
@@ -246,6 +247,8 @@ def _rows_removed(step: _Step, event: tables.RowsRemoved) -> None:
 
 
 def _table_invalidated(step: _Step, event: tables.TableInvalidated) -> None:
+    if event.suspected:
+        return
     row = step.s.row
     # A row that is queued or running computes its present inputs already.
     if event.rows is None:

@@ -10,9 +10,11 @@ import sqlalchemy as sa
 from stoa_chassis.log import Origin
 from stoa_chassis.projection import EventStore
 from stoa_contracts.envelope import Envelope
+from stoa_contracts.events.tables import RowEdited, TableUnlinked
 from stoa_contracts.registry import Event
 from stoa_contracts.types import Cause, Column, LinkSpecification
-from stoa_tables.commands import apply_difference, invalidate, upstream_cause
+from stoa_tables.commands import apply_difference, upstream_cause
+from stoa_tables.content import cause_of, restoring, touched_rows
 from stoa_tables.derivation import (
     Difference,
     compare_joined,
@@ -26,6 +28,7 @@ from stoa_tables.domain import Item, Row, Source, Table, items
 from stoa_tables.marks import withhold
 from stoa_tables.marks_store import MarksStore
 from stoa_tables.store import Store, chunks
+from stoa_tables.suspicion import downstream, settle_table, settle_unlinked
 from stoa_tables.values import coerce
 
 __all__ = ["Recorder"]
@@ -56,12 +59,81 @@ class Recorder:
         self.event_bytes = event_bytes
         self.store = Store(connection, events.tables)
         self.recorded: list[Envelope] = []
+        self._touched: dict[str, set[int]] = {}
+        self._cause: Cause | None = None
 
     def record(self, stream: str, events: Sequence[Event]) -> list[Envelope]:
         """Append events to a stream and change the read model by them."""
+        events = [restoring(self.store, event) if isinstance(event, RowEdited) else event for event in events]
+        envelopes = self._append(stream, events)
+        for event in events:
+            if isinstance(event, TableUnlinked):
+                self._settle_unlinked(event.table, cause_of(event))
+            rows = touched_rows(event)
+            if rows is None or rows:
+                self.touch(stream, self.store.row_ids(stream) if rows is None else rows, cause_of(event))
+        return envelopes
+
+    def touch(self, table: str, rows: Iterable[int], cause: Cause | None) -> None:
+        """Note that rows may have been settled and no longer are, or the other way round."""
+        self._touched.setdefault(table, set()).update(rows)
+        self._cause = self._cause or cause
+
+    def _append(self, stream: str, events: Sequence[Event]) -> list[Envelope]:
         envelopes = self.events.record(self.connection, stream, events, self.origin)
         self.recorded += envelopes
         return envelopes
+
+    def settle(self, stale: Mapping[str, set[int]] | None = None, cause: Cause | None = None) -> None:
+        """Tell which rows are suspected from now on and which no longer are, in all tables below what was touched.
+
+        Parameters
+        ----------
+        stale
+            Rows that were derived anew; those of them that are not suspected have to be computed.
+        cause
+            Why.
+        """
+        touched, self._touched = self._touched, {}
+        suspicious, self._cause = self._cause or cause, None
+        links = self.store.links() if touched else []
+        if not links or suspicious is None:
+            return
+        filled: dict[str, list[LinkSpecification]] = {}
+        for child, link in links:
+            filled.setdefault(child, []).append(link)
+        changed: dict[str, set[int]] = {}
+        for table_id in downstream(links, touched):
+            own, filling = touched.get(table_id, set()), filled.get(table_id, [])
+            parents = {parent for link in filling for parent in link.parents}
+            table = self.store.table(table_id)
+            if table is None or not ((own and filling) or not changed.keys().isdisjoint(parents)):
+                if own:
+                    changed[table_id] = own
+                continue
+            settlement = settle_table(
+                self.store,
+                table,
+                filling,
+                {parent: self._table(parent) for parent in parents},
+                touched=own,
+                changed=changed,
+            )
+            if found := own | settlement.changed:
+                changed[table_id] = found
+            # What was derived anew and came out as it was before is current, and what was removed again is gone.
+            derived = (stale or {}).get(table_id, set()) - settlement.suspected
+            settlement.stale |= self.store.surely_stale(table_id, derived)
+            total = sum(self.store.counts(table_id).values()) if settlement.changed else 0
+            self._append(table_id, settlement.events(table_id, suspicious, cause, total=total))
+
+    def _settle_unlinked(self, table_id: str, cause: Cause) -> None:
+        table = self._table(table_id)
+        settlement = settle_unlinked(self.store, table)
+        self._append(
+            table_id, settlement.events(table_id, cause, None, total=sum(self.store.counts(table_id).values()))
+        )
+        self.touch(table_id, settlement.changed, cause)
 
     def follow(
         self,
@@ -85,10 +157,9 @@ class Recorder:
             Follow this link alone, with its child: it is new.
         """
         origin_rows = sorted(set(rows))
-        if not origin_rows:
-            return
         first = [only] if only is not None else self.store.links_from(table)
-        if not first:
+        if not origin_rows or not first:
+            self.settle()
             return
         if self.recorded and self.origin.causationid is None:
             cause_id = self.recorded[-1].id
@@ -97,7 +168,7 @@ class Recorder:
         waiting: dict[str, set[int]] = {table: set(origin_rows)}
         stale: dict[str, set[int]] = {}
         # A table comes after all of its parents, so that it is brought up to date once.
-        for parent in self._downstream(table):
+        for parent in downstream(self.store.links(), [table]):
             changed = waiting.pop(parent, None)
             if not changed:
                 continue
@@ -110,11 +181,7 @@ class Recorder:
                         self.record(child_id, applied.events)
                         waiting.setdefault(child_id, set()).update(applied.changed)
                         stale.setdefault(child_id, set()).update(applied.stale)
-        for child_id, changed in stale.items():
-            # A row that was added and then removed again on the way is not stale but gone.
-            present = sorted(self.store.statuses(child_id, changed))
-            total = sum(self.store.counts(child_id).values())
-            self.record(child_id, invalidate(child_id, present, cause, total=total))
+        self.settle(stale, cause)
 
     def _withhold(
         self,
@@ -137,24 +204,6 @@ class Recorder:
             and any((source := row.sources[side]) is not None and source.row in parents for side in sides)
         ]
         self.record(child.id, withhold(child, difference, locked, compared, cause))
-
-    def _downstream(self, table: str) -> list[str]:
-        children: dict[str, list[str]] = {}
-        for child, link in self.store.links():
-            for parent in link.parents:
-                children.setdefault(parent, []).append(child)
-        order: list[str] = []
-        seen: set[str] = set()
-
-        def visit(current: str) -> None:
-            if current not in seen:
-                seen.add(current)
-                for child in children.get(current, []):
-                    visit(child)
-                order.append(current)
-
-        visit(table)
-        return order[::-1]
 
     def _table(self, table: str) -> Table:
         found = self.store.table(table)

@@ -61,16 +61,19 @@ def touched_rows(envelope: Envelope) -> frozenset[int] | None:
         "sources-moved",
         "derived-values-changed",
         "corrections-confirmed",
+        "rows-accepted",
         "rows-restored",
         "updates-withheld",
     }:
         return frozenset(row["row"] for row in data["rows"])
-    if envelope.name in {"rows-removed", "row-flagged", "row-locked"}:
+    if envelope.name in {"rows-removed", "rows-pinned", "row-flagged", "row-locked"}:
         return frozenset(data["rows"])
     if envelope.name == "row-status-changed":
         return frozenset(change["row"] for change in data["changes"])
     if envelope.name in {"outputs-recorded", "row-commented"}:
         return frozenset([data["row"]])
+    if envelope.name in {"table-invalidated", "rows-confirmed"}:
+        return None if data["rows"] is None else frozenset(data["rows"])
     if envelope.name in {"workflow-changed", "table-deleted"}:
         return None
     return frozenset()

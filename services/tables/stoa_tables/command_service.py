@@ -76,15 +76,21 @@ class CommandService:
 
         def work(connection: sa.Connection) -> _A:
             recorder = Recorder(connection, self._events, self._origin, event_bytes=self._settings.event_bytes)
+
+            def carry_out() -> _A:
+                told = command(recorder)
+                recorder.settle()
+                return told
+
             if self._key is None or request is None:
-                return command(recorder)
+                return carry_out()
             known = once(
                 connection,
                 idempotency_key,
                 self._key,
                 self._origin.actor,
                 request,
-                lambda: command(recorder).model_dump(mode="json"),
+                lambda: carry_out().model_dump(mode="json"),
             )
             return answer.model_validate(known)
 

@@ -15,6 +15,7 @@ from stoa_contracts.events.tables import (
     MovedRow,
     RowEdited,
     RowsAdded,
+    RowsConfirmed,
     RowsRemoved,
     RowStatusChanged,
     SourcesMoved,
@@ -228,6 +229,7 @@ def change_workflow(
     feeds: Sequence[tuple[str, LinkSpecification]] = (),
     rows: Sequence[int] = (),
     stale: Sequence[int] = (),
+    current: Sequence[int] = (),
 ) -> list[Event]:
     """Give a worktable another workflow version.
 
@@ -247,6 +249,8 @@ def change_workflow(
         The ids of all rows.
     stale
         The ids of those whose outputs came from another version.
+    current
+        The ids of those whose outputs came from the new version.
 
     Raises
     ------
@@ -272,7 +276,7 @@ def change_workflow(
         description=workflow.description,
     )
     cause = Cause(kind="workflow", table=table.id, workflow_version=workflow.version)
-    return [changed, *invalidate(table.id, stale, cause, total=len(rows))]
+    return [changed, *confirm(table.id, current, cause), *invalidate(table.id, stale, cause, total=len(rows))]
 
 
 def _check_links(
@@ -320,14 +324,22 @@ def _keep_description(column: Column, known: Column | None) -> Column:
     return column.model_copy(update=kept) if kept else column
 
 
-def invalidate(table: str, rows: Sequence[int], cause: Cause, *, total: int) -> list[Event]:
-    """Tell which rows became stale and why; nothing where none did."""
+def invalidate(table: str, rows: Sequence[int], cause: Cause, *, total: int, suspected: bool = False) -> list[Event]:
+    """Tell which rows became stale, or are suspected, and why; nothing where none did."""
     if not rows:
         return []
     if len(rows) >= total:
-        return [TableInvalidated(table=table, cause=cause, rows=None)]
+        return [TableInvalidated(table=table, cause=cause, rows=None, suspected=suspected)]
     return [
-        TableInvalidated(table=table, cause=cause, rows=list(rows[start : start + _MAX_IDS]))
+        TableInvalidated(table=table, cause=cause, rows=list(rows[start : start + _MAX_IDS]), suspected=suspected)
+        for start in range(0, len(rows), _MAX_IDS)
+    ]
+
+
+def confirm(table: str, rows: Sequence[int], cause: Cause) -> list[Event]:
+    """Tell which rows are current without a run, and why; nothing where none is."""
+    return [
+        RowsConfirmed(table=table, rows=list(rows[start : start + _MAX_IDS]), cause=cause)
         for start in range(0, len(rows), _MAX_IDS)
     ]
 
@@ -748,4 +760,4 @@ def _guess(name: str, table: Table) -> str:
     return f"; it has {_listed(names[:20])}" if names else ""
 
 
-__all__ += ["Applied", "InvalidValueError", "invalidate", "link_tables", "upstream_cause"]
+__all__ += ["Applied", "InvalidValueError", "confirm", "invalidate", "link_tables", "upstream_cause"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from stoa_contracts.canonical import canonical_json
 from stoa_contracts.events.tables import OutputsRecorded, StatusChange
-from stoa_contracts.types import Column, RowStatus, TableKind, Values
+from stoa_contracts.types import Column, JobKey, RowStatus, TableKind, Values
 from stoa_tables.elements import split
 
 __all__ = [
@@ -38,6 +38,8 @@ class Table:
     created: str
     derived: bool = False
     """Whether a link fills it."""
+    element_key: str | None = None
+    """The output column by whose value elements are known; None where their place counts."""
 
     def column(self, name: str) -> Column | None:
         """Find a column by its name."""
@@ -88,12 +90,35 @@ class Row:
     sources: tuple[Source | None, ...] = ()
     """The left and the right source; a keyed row has only the left one."""
     corrected: Mapping[str, Any] = field(default_factory=dict)
+    outputs_inputs: str | None = None
+    """The digest of the inputs from which the outputs were made."""
+    outputs_key: JobKey | None = None
+    outputs_files: Mapping[str, str] = field(default_factory=dict)
+    """What the run read from places whose content may change: location to digest."""
+    outputs_wall_s: float | None = None
+    files_changed: int = 0
+    accepted_revision: int | None = None
+    accepted_version: str | None = None
+    suspected: bool = False
+    """Whether something that the row depends on is not settled."""
+    pinned: str | None = None
+    """The workflow version with which the row stays."""
 
-    def outdated(self, workflow_version: str | None) -> bool:
-        """Tell whether outputs are shown that belong to older inputs or another workflow version."""
+    def own_version(self, workflow_version: str | None) -> str | None:
+        """Give the workflow version that counts for this row, in a table that has this one."""
+        return self.pinned or workflow_version
+
+    def belongs(self, workflow_version: str | None) -> bool:
+        """Tell whether the outputs belong to the row as it is, in a table that has this workflow version."""
         if self.outputs is None:
             return False
-        return self.outputs_revision != self.revision or self.outputs_version != workflow_version
+        own = self.own_version(workflow_version)
+        made = (self.outputs_revision, self.outputs_version) == (self.revision, own) and not self.files_changed
+        return made or (self.accepted_revision, self.accepted_version) == (self.revision, own)
+
+    def outdated(self, workflow_version: str | None) -> bool:
+        """Tell whether outputs are shown that belong to other inputs, files, or another workflow version."""
+        return self.outputs is not None and not self.belongs(workflow_version)
 
     def settled(self, job: str) -> bool:
         """Tell whether a job has said its last word about this row."""
@@ -115,11 +140,14 @@ class Row:
         newest = self.job is None or event.job >= self.job
         return replace(
             self,
-            status="current",
+            status="stale" if self.suspected else "current",
             reason=None,
             outputs=event.outputs,
             elements=event.elements,
-            outputs_revision=event.revision,
+            outputs_revision=self.revision,
+            outputs_files={file.location: file.sha256 for file in event.files},
+            files_changed=0,
+            accepted_revision=None,
             outputs_version=event.workflow_version,
             outputs_job=event.job,
             job=event.job if newest else self.job,

@@ -9,6 +9,7 @@ from typing import Any
 from stoa_contracts.envelope import Envelope
 from stoa_contracts.events import tables as events
 from stoa_contracts.types import Cause
+from stoa_tables.content_history import CONTENT
 from stoa_tables.marks_history import TOLD as MARKS
 from stoa_tables.wire import RowEvent
 
@@ -145,5 +146,6 @@ _TOLD: dict[type, Callable[[Any, int, Mapping[str, str]], tuple[str, dict[str, A
     events.OutputsRecorded: _recorded,
     events.RowStatusChanged: _status,
     events.WorkflowChanged: _workflow,
+    **CONTENT,
     **MARKS,
 }

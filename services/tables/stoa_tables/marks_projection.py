@@ -11,7 +11,7 @@ from stoa_contracts.events import tables as events
 from stoa_tables.store import chunks
 
 if TYPE_CHECKING:
-    from stoa_tables.projection import _Batch as Batch
+    from stoa_tables.projection import Batch as Batch
 
 __all__ = ["MARKS", "forget_marks"]
 

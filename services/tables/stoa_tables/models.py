@@ -23,6 +23,7 @@ __all__ = [
     "read_model",
     "row",
     "row_event",
+    "row_file",
     "row_flag",
     "row_lock",
     "saved_view",
@@ -66,6 +67,7 @@ worktable = sa.Table(
     sa.Column("description", sa.Text, nullable=False),
     _json("columns"),
     sa.Column("workflow_version", sa.String(64)),
+    sa.Column("element_key", sa.Text, doc="The output column by whose value elements are known"),
     sa.Column("next_row", sa.BigInteger, nullable=False, doc="Row ids are never used again"),
     sa.Column("created", sa.String(40), nullable=False),
     sa.Column("deleted", sa.Boolean, nullable=False),
@@ -87,9 +89,20 @@ row = sa.Table(
     _json("inputs"),
     _json("outputs", nullable=True, doc="Of the last run that belonged to the row when it ended"),
     sa.Column("elements", sa.BigInteger, doc="How many elements the outputs are; null where they are none"),
-    sa.Column("outputs_revision", sa.BigInteger),
+    sa.Column("outputs_revision", sa.BigInteger, doc="The newest revision that had the inputs of that run"),
     sa.Column("outputs_version", sa.String(64)),
     sa.Column("outputs_job", sa.String(100)),
+    sa.Column("outputs_inputs", sa.String(64), doc="Digest of the inputs of that run"),
+    _json("outputs_key", nullable=True, doc="What decided the outputs"),
+    _json("outputs_files", nullable=True, doc="Location to digest of what that run read"),
+    sa.Column("outputs_wall_s", sa.Float, doc="How long the last run took that was not spared"),
+    sa.Column(
+        "files_changed", sa.Integer, nullable=False, server_default="0", doc="How many of its files hold others now"
+    ),
+    sa.Column("accepted_revision", sa.BigInteger, doc="What a person declared the outputs to belong to"),
+    sa.Column("accepted_version", sa.String(64)),
+    sa.Column("suspected", sa.Boolean, nullable=False, server_default=sa.false(), doc="Whether a source is unsettled"),
+    sa.Column("pinned", sa.String(64), doc="The workflow version with which the row stays"),
     sa.Column("job", sa.String(100), doc="The newest job that this row is known to have"),
     sa.Column("attempt", sa.Integer, doc="The newest attempt at that job"),
     sa.Column("link", sa.String(36), doc="What the row is derived through, and the rest of its derivation"),
@@ -112,6 +125,20 @@ row = sa.Table(
     sa.Index("ix_row_left", "link", "left_row", sqlite_where=_derived, postgresql_where=_derived),
     sa.Index("ix_row_right", "link", "right_row", sqlite_where=_derived, postgresql_where=_derived),
     sa.Index("ix_row_key", "link", "key", sqlite_where=_derived, postgresql_where=_derived),
+)
+
+row_file = sa.Table(
+    "row_file",
+    read_model,
+    sa.Column("table_id", sa.String(36), primary_key=True),
+    sa.Column("row", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("place", sa.String(64), primary_key=True, doc="Digest of the location, which may be long"),
+    sa.Column("location", sa.Text, nullable=False),
+    sa.Column("sha256", sa.String(64), nullable=False, doc="What it held when the row's outputs were made"),
+    sa.Column(
+        "changed", sa.Boolean, nullable=False, server_default=sa.false(), doc="Whether it holds something else now"
+    ),
+    sa.Index("ix_row_file_place", "place", "table_id"),
 )
 
 element = sa.Table(
@@ -174,6 +201,7 @@ workflow_version = sa.Table(
     sa.Column("main", sa.Text, nullable=False),
     sa.Column("process_class", sa.String(100), nullable=False),
     _json("files"),
+    _json("inputs", nullable=True, doc="The parameters of a job: name and default"),
     sa.Column("label", sa.Text),
     sa.Column("description", sa.Text),
 )

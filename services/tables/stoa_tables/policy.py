@@ -24,9 +24,11 @@ from stoa_contracts.events.scheduler import JobCancelled, JobQueued
 from stoa_contracts.events.tables import OutputsRecorded, RowStatusChanged, StatusChange
 from stoa_contracts.types import RowStatus
 from stoa_tables.cascade import Recorder
+from stoa_tables.commands import upstream_cause
+from stoa_tables.content import belongs_to
 from stoa_tables.domain import Row, Table, same
 from stoa_tables.elements import split
-from stoa_tables.store import Store
+from stoa_tables.store import Parameter, Store
 
 __all__ = ["SOURCES", "JobPolicy", "cancelled", "failed", "queued", "recorded", "started"]
 
@@ -41,12 +43,12 @@ _MAX_CHANGES = 1000
 
 def queued(table: Table, rows: Mapping[int, Row], event: JobQueued) -> list[StatusChange]:
     """Decide which rows are queued: those whose present inputs and workflow version the jobs compute."""
-    if event.workflow_version != table.workflow_version:
-        return []
     changes = []
     for job in event.jobs:
         row = rows.get(job.row)
-        if row is None or row.revision != job.revision or (row.job is not None and job.job <= row.job):
+        if row is None or row.own_version(table.workflow_version) != event.workflow_version:
+            continue
+        if row.revision != job.revision or (row.job is not None and job.job <= row.job):
             continue
         changes.append(StatusChange(row=job.row, revision=job.revision, status="queued", job=job.job))
     return changes
@@ -75,15 +77,27 @@ def failed(table: Table, row: Row | None, event: JobFinished) -> list[StatusChan
 
 def _concerns(table: Table, row: Row, event: JobStarted | JobFinished) -> bool:
     """Tell whether an attempt has something new to say about its row as it is now."""
-    if row.revision != event.revision or table.workflow_version != event.workflow_version:
+    if row.revision != event.revision or row.own_version(table.workflow_version) != event.workflow_version:
         return False
     if row.settled(event.job) or row.superseded(event.job):
         return False
     return row.job != event.job or row.attempt is None or event.attempt >= row.attempt
 
 
-def recorded(table: Table, row: Row | None, event: JobFinished) -> OutputsRecorded | None:
-    """Decide what outputs to record. Those for older inputs stay in the row's history."""
+def recorded(
+    table: Table, row: Row | None, event: JobFinished, parameters: Sequence[Parameter] | None = None
+) -> OutputsRecorded | None:
+    """Decide what outputs to record. Those for other inputs than the row has stay in its history.
+
+    Parameters
+    ----------
+    table, row
+        As they are.
+    event
+        Tells of the job.
+    parameters
+        The inputs of the workflow version that ran, to compare what it read with what the row has.
+    """
     if row is None or event.outputs is None:
         return None
     elements, _ = split(event.outputs, table.columns)
@@ -100,6 +114,10 @@ def recorded(table: Table, row: Row | None, event: JobFinished) -> OutputsRecord
         started=event.started,
         finished=event.finished,
         usage=event.usage,
+        key=event.key,
+        files=event.files,
+        reused_from=event.reused_from,
+        belongs=belongs_to(table, row, event, parameters),
     )
 
 
@@ -158,11 +176,16 @@ class _Affected:
     changes: list[StatusChange] = field(default_factory=list)
     outputs: list[tuple[Origin, OutputsRecorded]] = field(default_factory=list)
 
-    def change(self, changes: list[StatusChange]) -> None:
+    def change(self, changes: list[StatusChange]) -> set[int]:
+        """Take changes of statuses; gives the rows that were current and no longer are."""
         self.changes += changes
+        unsettled = set()
         for change in changes:
             row = self.rows[change.row]
+            if row is not None and row.status == "current":
+                unsettled.add(row.row)
             self.rows[change.row] = row and row.with_status(change)
+        return unsettled
 
 
 class _Batch:
@@ -185,14 +208,15 @@ class _Batch:
         self._affected: dict[str, _Affected | None] = {}
         self._origin: Origin | None = None
         self._changed: tuple[str, set[int]] | None = None
-        self._last_outputs: str | None = None
+        self._settled: tuple[str, set[int]] | None = None
+        self._last: str | None = None
 
     def react(self, envelope: Envelope, event: Any) -> None:
         """Decide what one event means."""
         origin = Origin(envelope.actor, envelope.correlationid, envelope.id, envelope.traceparent)
         if self._origin and (origin.actor, origin.correlationid) != (self._origin.actor, self._origin.correlationid):
             self.record()
-        if self._changed and self._changed[0] != envelope.subject:
+        if any(waiting and waiting[0] != envelope.subject for waiting in (self._changed, self._settled)):
             # What follows from the rows of one table may change the rows of this one.
             self.record()
         self._origin = origin
@@ -207,7 +231,13 @@ class _Batch:
         if isinstance(event, JobFinished) and event.outcome == "success":
             self._finished(affected, event, origin)
         else:
-            affected.change(_decide(affected, event))
+            self._settle(affected, affected.change(_decide(affected, event)))
+
+    def _settle(self, affected: _Affected, rows: set[int]) -> None:
+        """Note rows that were settled and no longer are, or the other way round."""
+        if rows and affected.has_children:
+            self._settled = self._settled or (affected.table.id, set())
+            self._settled[1].update(rows)
 
     def _find(self, table: str) -> _Affected | None:
         if table not in self._affected:
@@ -222,10 +252,10 @@ class _Batch:
 
     def _finished(self, affected: _Affected, event: JobFinished, origin: Origin) -> None:
         table, row = affected.table, affected.rows[event.row]
-        outputs = recorded(table, row, event)
+        outputs = recorded(table, row, event, self._parameters(row, event))
         if row is None or outputs is None:
             return
-        belongs = row.revision == event.revision and table.workflow_version == event.workflow_version
+        belongs = bool(outputs.belongs)
         # The outcome of a job that is newer than the row's outputs cannot have been recorded before.
         is_news = belongs and (row.outputs_job is None or event.job > row.outputs_job)
         if not is_news and (
@@ -235,22 +265,32 @@ class _Batch:
             return
         affected.outputs.append((origin, outputs))
         if belongs:
-            affected.rows[event.row] = row.with_outputs(outputs)
+            affected.rows[event.row] = after = row.with_outputs(outputs)
+            if row.status != after.status:
+                self._settle(affected, {event.row})
             if outputs.differs and affected.has_children:
                 self._changed = self._changed or (table.id, set())
                 self._changed[1].add(event.row)
+
+    def _parameters(self, row: Row | None, event: JobFinished) -> list[Parameter] | None:
+        if row is None or row.revision == event.revision or event.key is None:
+            return None
+        return self._store.parameters(event.workflow_version)
 
     def record(self) -> None:
         """Record everything that was decided, and what follows from it in other tables."""
         for affected in self._affected.values():
             if affected is not None:
                 self._record(affected)
-        if self._changed is not None and self._origin is not None:
-            (table, rows), self._changed = self._changed, None
+        waiting, self._changed, self._settled = (self._changed, self._settled), None, None
+        found = next(filter(None, waiting), None)
+        if found is not None and self._origin is not None:
+            table, (changed, settled) = found[0], (part[1] if part else set() for part in waiting)
             origin = self._origin
-            cause = Origin(origin.actor, origin.correlationid, self._last_outputs, origin.traceparent)
+            cause = Origin(origin.actor, origin.correlationid, self._last, origin.traceparent)
             recorder = Recorder(self._connection, self._events, cause, event_bytes=self._event_bytes)
-            recorder.follow(table, rows)
+            recorder.touch(table, settled, upstream_cause(table, sorted(settled)))
+            recorder.follow(table, changed)
             # Rows of other tables are not what they were.
             self._affected.clear()
 
@@ -262,12 +302,12 @@ class _Batch:
                 RowStatusChanged(table=table, changes=changes[start : start + _MAX_CHANGES])
                 for start in range(0, len(changes), _MAX_CHANGES)
             ]
-            self._events.record(self._connection, table, events, self._origin)
+            self._last = self._events.record(self._connection, table, events, self._origin)[-1].id
         if affected.outputs:
             outputs, affected.outputs = affected.outputs, []
             origins = [origin for origin, _ in outputs]
             envelopes = self._events.record(self._connection, table, [event for _, event in outputs], origins)
-            self._last_outputs = envelopes[-1].id
+            self._last = envelopes[-1].id
 
 
 def _decide(affected: _Affected, event: JobQueued | JobCancelled | JobStarted | JobFinished) -> list[StatusChange]:

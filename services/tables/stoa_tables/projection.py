@@ -13,16 +13,18 @@ from typing import Any, get_args
 import sqlalchemy as sa
 
 from stoa_chassis.projection import ReadModel
+from stoa_contracts.canonical import digest
 from stoa_contracts.envelope import Envelope
 from stoa_contracts.events import tables as events
+from stoa_contracts.keys import inputs_digest, job_inputs
 from stoa_contracts.types import Derivation, LinkSpecification, RowStatus
-from stoa_tables import corrections
+from stoa_tables import content_projection, corrections
 from stoa_tables.derivation import join_key, side_columns
 from stoa_tables.domain import Table, items
 from stoa_tables.elements import split
 from stoa_tables.marks_projection import MARKS, forget_marks
 from stoa_tables.models import NO_ELEMENT, read_model
-from stoa_tables.store import Store, chunks
+from stoa_tables.store import Store, belongs, chunks
 from stoa_tables.version_projection import remember_version
 
 __all__ = ["TablesProjection"]
@@ -48,7 +50,7 @@ class TablesProjection:
 
     def apply_all(self, connection: sa.Connection, tables: ReadModel, envelopes: Sequence[Envelope]) -> None:
         """Change the read model by events in their order."""
-        batch = _Batch(connection, tables)
+        batch = Batch(connection, tables)
         for envelope in envelopes:
             if envelope.service == "tables":
                 batch.apply(envelope)
@@ -64,6 +66,9 @@ class _State:
     job: str | None
     attempt: int | None
     elements: int | None
+    suspected: bool
+    pinned: str | None
+    has_files: bool
 
 
 @dataclass(slots=True)
@@ -84,7 +89,15 @@ class _Statements:
         mine = sa.and_(row.c.table_id == sa.bindparam("table_"), row.c.row == sa.bindparam("row_"))
         self.insert = {name: sa.insert(table) for name, table in tables.items()}
         self.states = sa.select(
-            row.c.row, row.c.revision, row.c.status, row.c.job, row.c.attempt, row.c.elements
+            row.c.row,
+            row.c.revision,
+            row.c.status,
+            row.c.job,
+            row.c.attempt,
+            row.c.elements,
+            row.c.suspected,
+            row.c.pinned,
+            row.c.outputs_files.is_not(None).label("has_files"),
         ).where(row.c.table_id == sa.bindparam("table"), row.c.row.in_(sa.bindparam("rows", expanding=True)))
 
         def update(*names: str) -> sa.Update:
@@ -93,7 +106,8 @@ class _Statements:
 
         self.status = update("status", "reason")
         self.job_status = update("status", "reason", "job", "attempt")
-        self.outputs = update(
+        self.suspicion = update("status", "suspected")
+        outputs = (
             "status",
             "reason",
             "outputs",
@@ -101,16 +115,29 @@ class _Statements:
             "outputs_revision",
             "outputs_version",
             "outputs_job",
+            "outputs_inputs",
+            "outputs_key",
+            "outputs_files",
+            "files_changed",
+            "accepted_revision",
             "job",
             "attempt",
         )
-        self.edit = update("revision", "inputs", "status", "reason", "corrected", "review")
+        self.outputs = update(*outputs, "outputs_wall_s")
+        self.reused_outputs = update(*outputs)
+        self.accepted = update("status", "reason", "accepted_revision", "accepted_version")
+        self.edit = update("revision", "inputs", "status", "reason", "corrected", "review", "accepted_revision")
         self.corrected = update("corrected", "review")
+        self.restored = update("outputs_revision")
         self.derivation = update("link", "key", "left_row", "left_element", "right_row", "right_element")
         self.count = (
             sa.update(count)
             .where(count.c.table_id == sa.bindparam("table_"), count.c.status == sa.bindparam("status_"))
             .values(n=count.c.n + sa.bindparam("change"))
+        )
+        file = tables["row_file"]
+        self.delete_files = sa.delete(file).where(
+            file.c.table_id == sa.bindparam("table_"), file.c.row == sa.bindparam("row_")
         )
         self.delete_elements = sa.delete(element).where(
             element.c.table_id == sa.bindparam("table_"), element.c.row == sa.bindparam("row_")
@@ -131,7 +158,7 @@ def _statements(row: sa.Table) -> _Statements:
     return _Statements({name.removeprefix(prefix): table for name, table in row.metadata.tables.items()})
 
 
-class _Batch:
+class Batch:
     """Events on their way into the read model.
 
     The frequent events, those of jobs and editors, are gathered and written together; the others write what was gathered first and
@@ -152,6 +179,8 @@ class _Batch:
         self._events: list[dict[str, Any]] = []
         self._gone_elements: list[dict[str, Any]] = []
         self._new_elements: list[dict[str, Any]] = []
+        self._gone_files: list[dict[str, Any]] = []
+        self._new_files: list[dict[str, Any]] = []
         self._joined: dict[str, set[int]] = {}
 
     def apply(self, envelope: Envelope) -> None:
@@ -168,10 +197,13 @@ class _Batch:
         if evolve is not None:
             self.flush()
             evolve(self, event)
-            self.flush()
-            # What was known of tables and rows may be wrong now.
-            for known in (self._tables, self._states, self._inputs, self._mapped):
-                known.clear()
+            self.forget()
+
+    def forget(self) -> None:
+        """Write what was gathered, and what was known of tables and rows may be wrong from now on."""
+        self.flush()
+        for known in (self._tables, self._states, self._inputs, self._mapped):
+            known.clear()
 
     # --- what is gathered ---
 
@@ -188,7 +220,14 @@ class _Batch:
             found = self.connection.execute(self.statements.states, {"table": table, "rows": some})
             for entry in found:
                 self._states[table, entry.row] = _State(
-                    entry.revision, entry.status, entry.job, entry.attempt, entry.elements
+                    entry.revision,
+                    entry.status,
+                    entry.job,
+                    entry.attempt,
+                    entry.elements,
+                    entry.suspected,
+                    entry.pinned,
+                    entry.has_files,
                 )
         known = {row: self._states[table, row] for row in rows}
         return {row: state for row, state in known.items() if state is not None}
@@ -199,6 +238,13 @@ class _Batch:
         for number, row in self.store.rows(table, missing).items():
             self._inputs[table, number] = _Inputs(row.inputs, row.corrected, row.link)
         return {row: self._inputs[table, row] for row in rows}
+
+    def digest_of_inputs(self, event: events.OutputsRecorded, table: Table) -> str:
+        """Name the inputs from which outputs were made that belong to their row."""
+        if event.key is not None:
+            return event.key.inputs
+        values = self.inputs(event.table, [event.row])[event.row].values
+        return inputs_digest(job_inputs((column for column in table.columns if column.role == "input"), values))
 
     def mapped(self, table: str, link: str) -> set[str]:
         """Name the columns that a link fills."""
@@ -219,6 +265,13 @@ class _Batch:
         for status in after:
             self._counts[self.table, status] += 1
 
+    def count_anew(self) -> None:
+        """Count the rows of the event's table, of which a statement changed many."""
+        row, count = self.tables["row"], self.tables["status_count"]
+        number = sa.select(sa.func.count()).where(row.c.table_id == self.table, row.c.status == count.c.status)
+        mine = sa.update(count).where(count.c.table_id == self.table)
+        self.connection.execute(mine.values(n=number.scalar_subquery()))
+
     def remember(self, rows: Iterable[int], job: str | None = None) -> None:
         """Note that the event belongs to the history of rows; 0 stands for all rows."""
         self._events += [{"table_id": self.table, "row": row, "position": self.position, "job": job} for row in rows]
@@ -235,6 +288,17 @@ class _Batch:
             for number, outputs in enumerate(elements)
         ]
 
+    def replace_files(self, row: int, files: Mapping[str, str], *, had: bool) -> None:
+        if had:
+            self._gone_files.append({"table_": self.table, "row_": row})
+            self._new_files = [
+                entry for entry in self._new_files if (entry["table_id"], entry["row"]) != (self.table, row)
+            ]
+        self._new_files += [
+            {"table_id": self.table, "row": row, "place": digest(location), "location": location, "sha256": sha256}
+            for location, sha256 in files.items()
+        ]
+
     def index_for_joins(self, rows: Iterable[int]) -> None:
         """Note that rows have other values for the joins that their table feeds."""
         self._joined.setdefault(self.table, set()).update(rows)
@@ -246,6 +310,9 @@ class _Batch:
         if self._gone_elements:
             self.connection.execute(self.statements.delete_elements, self._gone_elements)
         self.insert("element", self._new_elements)
+        if self._gone_files:
+            self.connection.execute(self.statements.delete_files, self._gone_files)
+        self.insert("row_file", self._new_files)
         counts = [
             {"table_": table, "status_": status, "change": change}
             for (table, status), change in self._counts.items()
@@ -256,6 +323,7 @@ class _Batch:
         self.insert("row_event", self._events)
         joined, self._joined = self._joined, {}
         self._updates, self._gone_elements, self._new_elements, self._events = [], [], [], []
+        self._gone_files, self._new_files = [], []
         self._counts.clear()
         for table, rows in joined.items():
             self._index(table, sorted(rows))
@@ -331,7 +399,7 @@ def _insert_many(connection: sa.Connection, statement: sa.Insert, values: Sequen
 # --- gathered: what jobs and editors do --------------------------------------------------------------------------------------------
 
 
-def _row_status_changed(batch: _Batch, event: events.RowStatusChanged) -> None:
+def _row_status_changed(batch: Batch, event: events.RowStatusChanged) -> None:
     states = batch.states(event.table, [change.row for change in event.changes])
     for change in event.changes:
         state = states.get(change.row)
@@ -354,31 +422,44 @@ def _row_status_changed(batch: _Batch, event: events.RowStatusChanged) -> None:
     batch.remember(sorted({change.row for change in event.changes}))
 
 
-def _outputs_recorded(batch: _Batch, event: events.OutputsRecorded) -> None:
+def _outputs_recorded(batch: Batch, event: events.OutputsRecorded) -> None:
     batch.remember([event.row], event.job)
     table = batch.known_table(event.table)
     state = batch.states(event.table, [event.row]).get(event.row)
     if table is None or state is None:
         return
-    if state.revision != event.revision or table.workflow_version != event.workflow_version:
+    own = state.pinned or table.workflow_version
+    present = state.revision == event.revision and own == event.workflow_version
+    if not (present if event.belongs is None else event.belongs):
         return
     if state.job is None or event.job >= state.job:
         state.job, state.attempt = event.job, event.attempt
-    batch.count([state.status], ["current"])
-    state.status = "current"
+    status = "stale" if state.suspected else "current"
+    batch.count([state.status], [status])
+    state.status = status
+    files = {file.location: file.sha256 for file in event.files}
+    wall_s = {"outputs_wall_s": event.usage.wall_s} if event.reused_from is None else {}
     batch.update(
-        batch.statements.outputs,
+        batch.statements.outputs if wall_s else batch.statements.reused_outputs,
         event.row,
-        status="current",
+        status=status,
         reason=None,
         outputs=event.outputs,
         elements=event.elements,
-        outputs_revision=event.revision,
+        outputs_revision=state.revision,
         outputs_version=event.workflow_version,
         outputs_job=event.job,
+        outputs_inputs=batch.digest_of_inputs(event, table),
+        outputs_key=event.key and event.key.model_dump(mode="json"),
+        outputs_files=files or None,
+        files_changed=0,
+        accepted_revision=None,
         job=state.job,
         attempt=state.attempt,
+        **wall_s,
     )
+    batch.replace_files(event.row, files, had=state.has_files)
+    state.has_files = bool(files)
     if event.differs:
         elements = split(event.outputs, table.columns)[1] if event.elements else None
         batch.replace_elements(event.row, elements or (), had=bool(state.elements))
@@ -386,14 +467,14 @@ def _outputs_recorded(batch: _Batch, event: events.OutputsRecorded) -> None:
     state.elements = event.elements
 
 
-def _row_edited(batch: _Batch, event: events.RowEdited) -> None:
+def _row_edited(batch: Batch, event: events.RowEdited) -> None:
     rows = [edit.row for edit in event.rows]
     table, states, inputs = (
         batch.known_table(event.table),
         batch.states(event.table, rows),
         batch.inputs(event.table, rows),
     )
-    status = "stale" if table is None else table.status_of_new_rows
+    unless_restored: RowStatus = "stale" if table is None else table.status_of_new_rows
     made = {**_who(batch), "reason": event.reason}
     for edit in event.rows:
         row, state = inputs[edit.row], states[edit.row]
@@ -401,6 +482,7 @@ def _row_edited(batch: _Batch, event: events.RowEdited) -> None:
         if event.cause is None and row.link is not None:
             derived_columns = batch.mapped(event.table, row.link)
             row.corrected = corrections.after_edit(row.corrected, edit, derived_columns=derived_columns, made=made)
+        status = "current" if edit.current else unless_restored
         batch.count([state.status], [status])
         state.revision, state.status = edit.revision, status
         batch.update(
@@ -412,23 +494,26 @@ def _row_edited(batch: _Batch, event: events.RowEdited) -> None:
             reason=None,
             corrected=row.corrected or None,
             review=bool(corrections.to_be_reviewed(row.corrected, row.values)),
+            accepted_revision=None,
         )
+        if edit.restored:
+            batch.update(batch.statements.restored, edit.row, outputs_revision=edit.revision)
     batch.remember(rows)
     batch.index_for_joins(rows)
 
 
-def _who(batch: _Batch) -> dict[str, Any]:
+def _who(batch: Batch) -> dict[str, Any]:
     time = batch.envelope.model_dump(mode="json", include={"time"})["time"]
     return {"by": batch.envelope.actor, "position": batch.position, "time": time}
 
 
-def _write_corrections(batch: _Batch, number: int, row: _Inputs, corrected: Mapping[str, Any]) -> None:
+def _write_corrections(batch: Batch, number: int, row: _Inputs, corrected: Mapping[str, Any]) -> None:
     row.corrected = corrected
     review = bool(corrections.to_be_reviewed(corrected, row.values))
     batch.update(batch.statements.corrected, number, corrected=corrected or None, review=review)
 
 
-def _derived_values_changed(batch: _Batch, event: events.DerivedValuesChanged) -> None:
+def _derived_values_changed(batch: Batch, event: events.DerivedValuesChanged) -> None:
     rows = batch.inputs(event.table, [item.row for item in event.rows])
     for item in event.rows:
         row = rows[item.row]
@@ -436,7 +521,7 @@ def _derived_values_changed(batch: _Batch, event: events.DerivedValuesChanged) -
     batch.remember([item.row for item in event.rows])
 
 
-def _corrections_confirmed(batch: _Batch, event: events.CorrectionsConfirmed) -> None:
+def _corrections_confirmed(batch: Batch, event: events.CorrectionsConfirmed) -> None:
     rows = batch.inputs(event.table, [item.row for item in event.rows])
     made = {**_who(batch), "reason": event.reason}
     for item in event.rows:
@@ -448,7 +533,7 @@ def _corrections_confirmed(batch: _Batch, event: events.CorrectionsConfirmed) ->
 # --- at once: what people and links do ---------------------------------------------------------------------------------
 
 
-def _table_created(batch: _Batch, event: events.TableCreated) -> None:
+def _table_created(batch: Batch, event: events.TableCreated) -> None:
     values = {
         "id": event.table,
         "name": event.name,
@@ -467,7 +552,7 @@ def _table_created(batch: _Batch, event: events.TableCreated) -> None:
     batch.insert("status_count", [{"table_id": event.table, "status": status, "n": 0} for status in _STATUSES])
 
 
-def _workflow_changed(batch: _Batch, event: events.WorkflowChanged) -> None:
+def _workflow_changed(batch: Batch, event: events.WorkflowChanged) -> None:
     remember_version(batch.connection, batch.tables, batch.envelope, event)
     version = batch.tables["workflow_version"]
     known = batch.connection.execute(sa.select(version.c.version).where(version.c.version == event.workflow_version))
@@ -477,6 +562,9 @@ def _workflow_changed(batch: _Batch, event: events.WorkflowChanged) -> None:
             "main": event.main,
             "process_class": event.process_class,
             "files": [file.model_dump(mode="json") for file in event.files],
+            "inputs": [
+                {"name": column.name, "default": column.default} for column in event.columns if column.role == "input"
+            ],
             "label": event.label,
             "description": event.description,
         }
@@ -484,15 +572,13 @@ def _workflow_changed(batch: _Batch, event: events.WorkflowChanged) -> None:
     columns = [column.model_dump(mode="json") for column in event.columns]
     batch.update_table(columns=columns, workflow_version=event.workflow_version)
     batch.remember([0])
-    row, count = batch.tables["row"], batch.tables["status_count"]
+    row = batch.tables["row"]
     mine = row.c.table_id == event.table
-    belongs = sa.and_(row.c.outputs_version == event.workflow_version, row.c.outputs_revision == row.c.revision)
-    status = sa.case((belongs, "current"), else_="stale")
-    batch.connection.execute(sa.update(row).where(mine).values(status=status, reason=None))
-    batch.connection.execute(sa.update(count).where(count.c.table_id == event.table).values(n=0))
-    found = batch.connection.execute(sa.select(row.c.status, sa.func.count()).where(mine).group_by(row.c.status))
-    for present, n in found:
-        batch.count([], [present] * n)
+    is_current = sa.and_(belongs(row, sa.literal(event.workflow_version)), sa.not_(row.c.suspected))
+    status = sa.case((is_current, "current"), else_="stale")
+    follow = sa.update(row).where(mine, row.c.pinned.is_(None)).values(status=status, reason=None)
+    batch.connection.execute(follow)
+    batch.count_anew()
 
 
 def _derivation(derived: Derivation | None) -> dict[str, Any]:
@@ -510,7 +596,7 @@ def _derivation(derived: Derivation | None) -> dict[str, Any]:
     }
 
 
-def _rows_added(batch: _Batch, event: events.RowsAdded) -> None:
+def _rows_added(batch: Batch, event: events.RowsAdded) -> None:
     worktable = batch.tables["worktable"]
     kind = batch.connection.execute(sa.select(worktable.c.kind).where(worktable.c.id == event.table)).scalar_one()
     status = "stale" if kind == "worktable" else "current"
@@ -533,28 +619,28 @@ def _rows_added(batch: _Batch, event: events.RowsAdded) -> None:
     batch.index_for_joins(rows)
 
 
-def _rows_removed(batch: _Batch, event: events.RowsRemoved) -> None:
+def _rows_removed(batch: Batch, event: events.RowsRemoved) -> None:
     statuses = batch.store.statuses(event.table, event.rows)
-    batch.delete_rows("row", event.rows)
-    batch.delete_rows("element", event.rows)
+    for name in ("row", "element", "row_file"):
+        batch.delete_rows(name, event.rows)
     batch.count(statuses.values(), [])
     batch.remember(event.rows)
     batch.index_for_joins(event.rows)
 
 
-def _sources_moved(batch: _Batch, event: events.SourcesMoved) -> None:
+def _sources_moved(batch: Batch, event: events.SourcesMoved) -> None:
     for row in event.rows:
         batch.update(batch.statements.derivation, row.row, **_derivation(row.derived_from))
 
 
-def _column_described(batch: _Batch, event: events.ColumnDescribed) -> None:
+def _column_described(batch: Batch, event: events.ColumnDescribed) -> None:
     table = batch.store.table(event.table)
     if table is not None:
         columns = [event.column if column.name == event.column.name else column for column in table.columns]
         batch.update_table(columns=[column.model_dump(mode="json") for column in columns])
 
 
-def _table_linked(batch: _Batch, event: events.TableLinked) -> None:
+def _table_linked(batch: Batch, event: events.TableLinked) -> None:
     link = event.link
     values = {
         "link": link.link,
@@ -572,31 +658,34 @@ def _table_linked(batch: _Batch, event: events.TableLinked) -> None:
             batch.index_side(link, side, parent, rows, fresh=True)
 
 
-def _table_renamed(batch: _Batch, event: events.TableRenamed) -> None:
+def _table_renamed(batch: Batch, event: events.TableRenamed) -> None:
     batch.update_table(name=event.name, folded_name=event.name.casefold(), description=event.description)
 
 
-def _table_deleted(batch: _Batch, event: events.TableDeleted) -> None:
+def _table_deleted(batch: Batch, event: events.TableDeleted) -> None:
     link, parent, index = batch.tables["link"], batch.tables["link_parent"], batch.tables["join_index"]
     mine = sa.select(link.c.link).where(link.c.table_id == event.table)
     batch.connection.execute(sa.delete(index).where(index.c.link.in_(mine)))
     batch.connection.execute(sa.delete(parent).where(parent.c.link.in_(mine)))
-    batch.delete_all("link", "element", "row", "status_count")
+    batch.delete_all("link", "element", "row", "row_file", "status_count")
     forget_marks(batch, event.table)
     batch.update_table(deleted=True)
 
 
 _STATUSES: tuple[RowStatus, ...] = get_args(RowStatus)
 
-_GATHER: dict[type, Callable[[_Batch, Any], None]] = {
+_GATHER: dict[type, Callable[[Batch, Any], None]] = {
     events.CorrectionsConfirmed: _corrections_confirmed,
     events.DerivedValuesChanged: _derived_values_changed,
     events.OutputsRecorded: _outputs_recorded,
     events.RowEdited: _row_edited,
     events.RowStatusChanged: _row_status_changed,
+    events.RowsAccepted: content_projection.rows_accepted,
+    events.RowsConfirmed: content_projection.rows_confirmed,
+    events.TableInvalidated: content_projection.table_invalidated,
 }
 
-_EVOLVE: dict[type, Callable[[_Batch, Any], None]] = {
+_EVOLVE: dict[type, Callable[[Batch, Any], None]] = {
     events.TableCreated: _table_created,
     events.WorkflowChanged: _workflow_changed,
     events.RowsAdded: _rows_added,
@@ -604,6 +693,8 @@ _EVOLVE: dict[type, Callable[[_Batch, Any], None]] = {
     events.SourcesMoved: _sources_moved,
     events.ColumnDescribed: _column_described,
     events.TableLinked: _table_linked,
+    events.ElementKeySet: content_projection.element_key_set,
+    events.RowsPinned: content_projection.rows_pinned,
     events.TableRenamed: _table_renamed,
     events.TableDeleted: _table_deleted,
     **MARKS,

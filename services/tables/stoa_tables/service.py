@@ -163,15 +163,21 @@ class TableService(CommandService):
     ) -> TableDetail:
         store = recorder.store
         feeds = [(_table(recorder, child).name, link) for child, link in store.links_from(table.id)]
-        stale, rows = store.not_of_version(table.id, workflow.version), store.row_ids(table.id)
         events = commands.change_workflow(
-            table, workflow, fills=store.links_of(table.id), feeds=feeds, rows=rows, stale=stale
+            table,
+            workflow,
+            fills=store.links_of(table.id),
+            feeds=feeds,
+            rows=store.row_ids(table.id),
+            stale=store.not_of_version(table.id, workflow.version),
+            current=store.of_version(table.id, workflow.version),
         )
         if recorder.record(table.id, events):
             _keep_files(recorder.connection, files)
             # The inputs may have other types now, which take other values.
             for link in store.links_of(table.id):
                 recorder.follow(link.parents[0], store.row_ids(link.parents[0]), kind="link", only=(table.id, link))
+            recorder.settle()
         return self._detail(recorder, table.id).model_copy(update={"warnings": warnings})
 
     async def describe_column(self, name: str, column: str, changes: Mapping[str, Any]) -> TableDetail:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, TypeVar
 
 import sqlalchemy as sa
 
 from stoa_chassis.projection import ReadModel
-from stoa_contracts.types import Column, LinkSpecification
+from stoa_contracts.types import Column, JobKey, LinkSpecification, Values
 from stoa_tables.domain import Row, Source, Table
 
-__all__ = ["Store", "chunks"]
+__all__ = ["Parameter", "Run", "Store", "belongs", "chunks"]
 
 _T = TypeVar("_T")
 
@@ -43,10 +44,22 @@ class _Statements:
         self.rows = sa.select(row).where(mine, some).order_by(row.c.row)
         self.row_ids = sa.select(row.c.row).where(mine).order_by(row.c.row)
         self.statuses = sa.select(row.c.row, row.c.status).where(mine, some)
-        belongs = sa.and_(row.c.outputs_version == sa.bindparam("version"), row.c.outputs_revision == row.c.revision)
-        self.not_of_version = (
-            sa.select(row.c.row).where(mine, sa.not_(sa.func.coalesce(belongs, sa.false()))).order_by(row.c.row)
-        )
+        belonging = belongs(row, sa.bindparam("version", type_=sa.String))
+        follows = sa.and_(row.c.pinned.is_(None), sa.not_(row.c.suspected))
+        self.not_of_version = sa.select(row.c.row).where(mine, follows, sa.not_(belonging)).order_by(row.c.row)
+        self.of_version = sa.select(row.c.row).where(mine, follows, belonging).order_by(row.c.row)
+        self.runs = sa.select(
+            row.c.row,
+            row.c.inputs,
+            row.c.outputs_inputs,
+            row.c.outputs_version,
+            row.c.files_changed,
+            row.c.suspected,
+            row.c.pinned,
+        ).where(mine, some, row.c.outputs_inputs.is_not(None))
+        version = tables["workflow_version"]
+        self.parameters = sa.select(version.c.inputs).where(version.c.version == sa.bindparam("version"))
+        self.surely_stale = sa.select(row.c.row).where(mine, some, row.c.status == "stale", sa.not_(row.c.suspected))
         self.counts = (
             sa.select(count.c.status, count.c.n)
             .where(count.c.table_id == sa.bindparam("table"), count.c.n != 0)
@@ -78,6 +91,34 @@ class _Statements:
             )
             .limit(1)
         )
+
+
+def belongs(row: sa.FromClause, version: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+    """Tell in SQL whether a row's outputs belong to it, in a table that has a workflow version: `Row.belongs`."""
+    own = sa.func.coalesce(row.c.pinned, version)
+    made = sa.and_(row.c.outputs_version == own, row.c.outputs_revision == row.c.revision, row.c.files_changed == 0)
+    accepted = sa.and_(row.c.accepted_version == own, row.c.accepted_revision == row.c.revision)
+    return sa.func.coalesce(sa.or_(made, accepted), sa.false())
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """An input of a workflow version."""
+
+    name: str
+    default: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A row's inputs, and what is known of the run that made its outputs."""
+
+    inputs: Values
+    digest: str
+    version: str | None
+    files_changed: int
+    suspected: bool
+    pinned: str | None
 
 
 @lru_cache(maxsize=8)
@@ -147,14 +188,45 @@ class Store:
         return list(self._run(self._statements.row_ids, table=table).scalars())
 
     def not_of_version(self, table: str, version: str) -> list[int]:
-        """List the ids of the rows whose outputs do not come from a workflow version and their present inputs."""
+        """List the ids of the rows that would be stale with a workflow version; pinned and suspected ones are left out."""
         return list(self._run(self._statements.not_of_version, table=table, version=version).scalars())
+
+    def of_version(self, table: str, version: str) -> list[int]:
+        """List the ids of the rows that would be current with a workflow version; pinned and suspected ones are left out."""
+        return list(self._run(self._statements.of_version, table=table, version=version).scalars())
+
+    def runs(self, table: str, rows: Iterable[int]) -> dict[int, Run]:
+        """Tell from what the outputs of rows were made, where it is known."""
+        found: dict[int, Run] = {}
+        for some in chunks(sorted(set(rows))):
+            for entry in self._run(self._statements.runs, table=table, rows=some):
+                found[entry.row] = Run(
+                    entry.inputs,
+                    entry.outputs_inputs,
+                    entry.outputs_version,
+                    entry.files_changed,
+                    entry.suspected,
+                    entry.pinned,
+                )
+        return found
+
+    def parameters(self, version: str) -> list[Parameter] | None:
+        """Give the inputs of a workflow version; None where they are not known."""
+        found = self._run(self._statements.parameters, version=version).scalar_one_or_none()
+        return None if found is None else [Parameter(item["name"], item["default"]) for item in found]
 
     def statuses(self, table: str, rows: Iterable[int]) -> dict[int, str]:
         """Give the statuses of rows; those that do not exist are left out."""
         found: dict[int, str] = {}
         for some in chunks(sorted(set(rows))):
             found |= {entry.row: entry.status for entry in self._run(self._statements.statuses, table=table, rows=some)}
+        return found
+
+    def surely_stale(self, table: str, rows: Iterable[int]) -> set[int]:
+        """Give those of some rows that are stale and not only suspected."""
+        found: set[int] = set()
+        for some in chunks(sorted(set(rows))):
+            found.update(self._run(self._statements.surely_stale, table=table, rows=some).scalars())
         return found
 
     def counts(self, table: str) -> dict[str, int]:
@@ -217,6 +289,7 @@ def _to_table(entry: Any) -> Table:
         next_row=entry.next_row,
         created=entry.created,
         derived=bool(entry.derived),
+        element_key=entry.element_key,
     )
 
 
@@ -244,4 +317,13 @@ def to_row(entry: Any) -> Row:
         key=entry.key,
         sources=sources,
         corrected=entry.corrected or {},
+        outputs_inputs=entry.outputs_inputs,
+        outputs_key=None if entry.outputs_key is None else JobKey.model_construct(**entry.outputs_key),
+        outputs_files=entry.outputs_files or {},
+        outputs_wall_s=entry.outputs_wall_s,
+        files_changed=entry.files_changed,
+        accepted_revision=entry.accepted_revision,
+        accepted_version=entry.accepted_version,
+        suspected=bool(entry.suspected),
+        pinned=entry.pinned,
     )

@@ -301,7 +301,13 @@ class RowView(BaseModel):
     status: RowStatus
     reason: str | None = Field(default=None, description="Why it failed, was cancelled, or cannot be run.")
     values: Values
-    outdated: bool = Field(description="Whether the outputs shown belong to older inputs or another workflow version.")
+    outdated: bool = Field(
+        description="Whether the outputs shown were made from other inputs, files, or another workflow version."
+    )
+    suspected: bool = Field(
+        default=False, description="Whether something that the row depends on is being computed anew, or has to be."
+    )
+    pinned: str | None = Field(default=None, description="The workflow version with which the row stays.")
     elements: int | None = Field(
         default=None, description="How many elements the outputs are; null where they are none."
     )
@@ -508,6 +514,8 @@ def row_view(table: Table, row: Row, parents: dict[str, list[str]]) -> RowView:
         reason=row.reason or _what_is_missing(table, row),
         values=shown_values(table, row.inputs, row.outputs),
         outdated=row.outdated(table.workflow_version),
+        suspected=row.suspected,
+        pinned=row.pinned,
         elements=row.elements,
         job=row.job,
         derived_from=_derived(row, parents),
