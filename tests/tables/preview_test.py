@@ -120,7 +120,7 @@ async def test_a_restored_version_says_what_is_current_again(stoa: Harness) -> N
     await stoa.run("sources", 1, {"x": [1, 2], "flux": [1.0, 2.0]})
     found = await preview(stoa, "sources", {"restore": "1"})
     assert by_name(found, "stale", "current")["sources"] == (1, 1)
-    assert "1 row of sources would be current without a run" in found["summary"]
+    assert "1 row of sources and 2 rows of fits would be current without a run" in found["summary"]
 
 
 async def test_a_link_says_which_rows_it_gives(stoa: Harness) -> None:
