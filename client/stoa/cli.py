@@ -76,6 +76,7 @@ _COMMANDS = {
     "cancel": ("stoa.commands.status", "cancel", "Cancel the jobs of a table, or of some of its rows."),
     "action": ("stoa.commands.action", "action", "Use workflows that come with Stoa, or make one of a command line."),
     "project": ("stoa.commands.project", "project", "Create the tables of a project file."),
+    "files": ("stoa.commands.files", "files", "Look whether files that rows have read have changed."),
     "log": ("stoa.commands.log", "log", "Verify, rebuild and read the logs of the services on this machine."),
     "serve": ("stoa.commands.serve", "serve", "Run one service."),
     "migrate": ("stoa.commands.serve", "migrate", "Bring a service's database to the newest schema."),

@@ -204,7 +204,7 @@ class RunningExecutor:
 
     async def names(self, request: JobRequest) -> list[str]:
         """List what happened to a job."""
-        return [event.name for event in await self.events() if event.data["job"] == request.job]
+        return [event.name for event in await self.events() if event.data.get("job") == request.job]
 
     async def started(self, request: JobRequest, seconds: float = 30.0) -> None:
         """Wait until a job runs."""

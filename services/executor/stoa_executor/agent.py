@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,16 +28,19 @@ from stoa_chassis.database import DatabaseUnavailableError
 from stoa_chassis.projection import EventStore
 from stoa_chassis.waiting import Backoff, wait_any
 from stoa_contracts.envelope import Envelope
+from stoa_contracts.events.executor import JobFinished
+from stoa_contracts.ids import new_id
 from stoa_contracts.jobs import JobRequest
 from stoa_contracts.subjects import job_log_subject
-from stoa_contracts.types import FileReference, Usage
+from stoa_contracts.types import FileReference, InputFile, Outcome, Usage
+from stoa_executor.digests import InterruptedLookError
 from stoa_executor.domain import InputRefusedError, file_objects
 from stoa_executor.ledger import Ending, Ledger, Taken
 from stoa_executor.pool import EnginePool, EngineRequest, EngineResult
+from stoa_executor.preparation import InputUnstableError, Preparation, Preparer
 from stoa_executor.settings import ExecutorSettings
+from stoa_executor.software import ProgramChangedError, WorkflowDescription
 from stoa_executor.staging import (
-    InputGuard,
-    InputStager,
     OutputCollector,
     StagedWorkflow,
     TablesUnavailableError,
@@ -60,6 +63,9 @@ _SHORT_JOB_S = 0.5
 _PATIENCE_S = 2.0
 """A job that was fetched ahead goes back to the queue when no engine became free in this time."""
 _ELSEWHERE_S = 15.0
+_MOST_PARKED = 256
+"""While so many jobs wait for the end of an equal one, no more are fetched."""
+_DESCRIBE_LIMIT_S = 60.0
 
 
 @dataclass(eq=False, slots=True)
@@ -73,8 +79,13 @@ class _Work:
     begun: float | None = None
     """When it got an engine's place."""
     started: bool = False
+    placed: bool = False
+    """Whether it counts among the jobs that engines are kept for."""
     cancelled: bool = False
-    guard: InputGuard | None = None
+    called_off: asyncio.Event = field(default_factory=asyncio.Event)
+    key: str | None = None
+    """Under which others wait for its end."""
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Agent:
@@ -94,6 +105,10 @@ class Agent:
         Makes what runs the jobs.
     workflows
         Where workflow versions come from.
+    preparer
+        Makes jobs ready, and says under which key they run.
+    on_read
+        Told what a job has read from places whose content may change.
     """
 
     def __init__(
@@ -105,6 +120,8 @@ class Agent:
         store: FileStore,
         make_pool: Callable[[], EnginePool],
         workflows: WorkflowCache,
+        preparer: Preparer,
+        on_read: Callable[[Sequence[InputFile]], None] = lambda _: None,
     ) -> None:
         self._settings = settings
         self._bus = bus
@@ -113,7 +130,13 @@ class Agent:
         self._make_pool = make_pool
         self._pool = make_pool()
         self._workflows = workflows
-        self._stager = InputStager(store, settings.input_roots)
+        self._preparer = preparer
+        self._on_read = on_read
+        self._descriptions: dict[StagedWorkflow, WorkflowDescription] = {}
+        self._describing: dict[StagedWorkflow, asyncio.Lock] = {}
+        self._under_way: dict[str, asyncio.Event] = {}
+        self._parked = 0
+        self._returning: deque[asyncio.Future[None]] = deque()
         self._jobs_folder = settings.work_folder / "jobs"
         self._work: dict[str, _Work] = {}
         self._ahead: deque[_Work] = deque()
@@ -131,6 +154,11 @@ class Agent:
     def running(self) -> list[str]:
         """The jobs that run here."""
         return [job for job, work in self._work.items() if work.started]
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait here for the end of an equal one."""
+        return self._parked
 
     def log_path(self, job: str) -> Path | None:
         """Say where the log of a job grows that runs here."""
@@ -182,6 +210,7 @@ class Agent:
         work = self._work.get(job)
         if work is not None:
             work.cancelled = True
+            work.called_off.set()
             self._pool.cancel(job)
 
     # --- taking jobs -------------------------------------------------------------------------------------------------
@@ -211,12 +240,14 @@ class Agent:
             await subscription.aclose()
 
     def _room(self) -> int:
+        if self._parked >= _MOST_PARKED:
+            return 0
         now = time.monotonic()
         quick = self._mean_s < _SHORT_JOB_S and all(
             now - work.begun < _PATIENCE_S for work in self._work.values() if work.begun is not None
         )
         ahead = self._pool.workers if quick else 0
-        return self._pool.workers - self._running + ahead - len(self._ahead)
+        return self._pool.workers - self._running + ahead - len(self._ahead) - len(self._returning)
 
     def _receive(self, message: JobMessage) -> None:
         try:
@@ -244,6 +275,7 @@ class Agent:
 
     def _start(self, work: _Work) -> None:
         self._running += 1
+        work.placed = True
         work.begun = time.monotonic()
         self._spawn(self._carry_out(work))
 
@@ -256,11 +288,31 @@ class Agent:
             for message in work.messages:
                 self._spawn(self._quietly(message.retry()))
 
-    def _leave_engine(self) -> None:
+    def _leave_engine(self, work: _Work) -> None:
+        if not work.placed:
+            return
+        work.placed = False
+        work.begun = None
         self._running -= 1
-        if self._ahead and not self._stop.is_set():
+        if self._returning:
+            self._running += 1
+            self._returning.popleft().set_result(None)
+        elif self._ahead and not self._stop.is_set():
             self._start(self._ahead.popleft())
         self._changed.set()
+
+    async def _return_to_engine(self, work: _Work) -> None:
+        """Wait for a place, for a job that had left its own."""
+        if work.placed:
+            return
+        if self._running < self._pool.workers:
+            self._running += 1
+        else:
+            place = asyncio.get_running_loop().create_future()
+            self._returning.append(place)
+            await place
+        work.placed = True
+        work.begun = time.monotonic()
 
     async def _resume(self) -> None:
         """Go on at once with what an earlier process of this executor left behind, before the queue sends it again."""
@@ -272,7 +324,6 @@ class Agent:
 
     async def _carry_out(self, work: _Work) -> None:
         request = work.request
-        engine_held = True
         taken: Taken | None = None
         answer: _Answer = "done"
         try:
@@ -287,27 +338,26 @@ class Agent:
             if taken.decision in {"drop", "cancelled", "elsewhere"}:
                 answer = "later" if taken.decision == "elsewhere" else "done"
                 return
-            result, inputs_error = await self._run(work, taken, workflow)
-            self._leave_engine()
-            engine_held = False
-            if result is not None and result.outcome == "stopped":
+            ending = await self._attempt(work, taken, workflow)
+            if ending is None:
                 await self._persist(lambda: self._ledger.let_go(request, taken.token))
                 answer = "again"
                 return
-            ending = await self._ending(work, taken, workflow, result, inputs_error)
             recorded = await self._persist(lambda: self._ledger.finish(request, taken.token, ending))
             if recorded is None:
                 answer = "nothing"
             elif not recorded:
                 answer = "nothing"
                 self._logger.warning("the result of a superseded run is refused", job=request.job)
+            elif ending.files:
+                self._on_read(ending.files)
         except Exception:
             # Nothing was recorded: the message comes again, and the count of starts sees to it that this ends.
             self._logger.exception("a job could not be carried out", job=request.job)
             answer = "later"
         finally:
-            if engine_held:
-                self._leave_engine()
+            self._leave_engine(work)
+            self._release_key(work)
             self._work.pop(request.job, None)
             for message in work.messages:
                 await self._quietly(_answered(message, answer))
@@ -325,69 +375,172 @@ class Agent:
             if work.cancelled or await wait_any(self._stop, seconds=backoff.next()):
                 return None
 
-    async def _run(
-        self, work: _Work, taken: Taken, workflow: StagedWorkflow | str
-    ) -> tuple[EngineResult | None, str | None]:
-        """Run the engine; without a result there is a sentence that says why it was not asked."""
-        request = work.request
+    async def _attempt(self, work: _Work, taken: Taken, workflow: StagedWorkflow | str) -> Ending | None:
+        """Run a job, or take the outputs of an equal one; None if the executor is stopped before that."""
         if taken.decision == "exhausted":
-            return None, (
+            return _refused(
+                taken,
+                "permanentFail",
                 f"The executor started the job {taken.starts} times and ended each time before the job did;"
-                " it may need more memory than there is."
+                " it may need more memory than there is.",
             )
         if isinstance(workflow, str):
-            return None, workflow
+            return _refused(taken, "cancelled" if work.cancelled else "permanentFail", workflow)
         try:
-            inputs = request.inputs
-            if any(True for _ in file_objects(inputs)):
-                inputs, work.guard = await asyncio.to_thread(self._stage, inputs)
+            return await self._prepared_attempt(work, taken, workflow)
         except InputRefusedError as error:
-            return None, str(error)
+            return _refused(taken, "cancelled" if work.cancelled else "permanentFail", str(error))
+        except InputUnstableError as error:
+            return _refused(taken, "cancelled" if work.cancelled else "temporaryFail", str(error))
+        except InterruptedLookError:
+            return _refused(taken, "cancelled", "The job was cancelled.") if work.cancelled else None
+
+    async def _prepared_attempt(self, work: _Work, taken: Taken, workflow: StagedWorkflow) -> Ending | None:
+        description = await self._describe(workflow)
+        prepared = await self._prepare(work, workflow, description)
+        found = await self._reusable(work, prepared)
+        if found is not None:
+            return _reused(found, taken, prepared)
+        await self._return_to_engine(work)
         work.started = True
         if work.cancelled:
-            return None, "The job was cancelled."
+            raise InterruptedLookError
         result = await self._pool.run(
             EngineRequest(
-                job=request.job,
+                job=work.request.job,
                 workflow=workflow.directory,
                 main=workflow.main,
                 process=workflow.process,
-                inputs=inputs,
+                inputs=prepared.inputs,
                 directory=self._folder(work),
                 time_limit=self._settings.job_time_limit,
             ),
-            lambda offset, chunk: self._tell_log(request.job, offset, chunk),
+            lambda offset, chunk: self._tell_log(work.request.job, offset, chunk),
         )
         self._mean_s += 0.2 * (result.wall_s - self._mean_s)
-        return result, None
+        self._leave_engine(work)
+        if result.outcome == "stopped":
+            return None
+        return await self._ending(work, workflow, description, prepared, result)
 
-    def _stage(self, inputs: dict[str, Any]) -> tuple[dict[str, Any], InputGuard]:
-        return self._stager.stage(inputs), InputGuard(self._store, inputs)
+    async def _describe(self, workflow: StagedWorkflow) -> WorkflowDescription | None:
+        """Ask an engine once what a workflow runs; None where it cannot say, because the job will fail there, too."""
+        async with self._describing.setdefault(workflow, asyncio.Lock()):
+            if workflow not in self._descriptions:
+                name = f"description.{new_id()}"
+                result = await self._pool.run(
+                    EngineRequest(
+                        job=name,
+                        workflow=workflow.directory,
+                        main=workflow.main,
+                        process=workflow.process,
+                        inputs={},
+                        directory=self._jobs_folder / name,
+                        time_limit=_DESCRIBE_LIMIT_S,
+                        describe=True,
+                    )
+                )
+                await asyncio.to_thread(shutil.rmtree, self._jobs_folder / name, ignore_errors=True)
+                if result.outputs is None:
+                    self._logger.info("a workflow is run without a key", error=result.error, workflow=str(workflow))
+                    return None
+                self._descriptions[workflow] = WorkflowDescription.of(result.outputs)
+        return self._descriptions[workflow]
+
+    async def _prepare(
+        self, work: _Work, workflow: StagedWorkflow, description: WorkflowDescription | None
+    ) -> Preparation:
+        def interrupted() -> bool:
+            return work.cancelled or self._stop.is_set()
+
+        prepared = await asyncio.to_thread(self._preparer.prepare, work.request, workflow, description, interrupted)
+        self._spawn(self._save_digests())
+        return prepared
+
+    async def _save_digests(self) -> None:
+        with contextlib.suppress(DatabaseUnavailableError):
+            await self._preparer.save()
+
+    # --- equal jobs --------------------------------------------------------------------------------------------------
+
+    async def _reusable(self, work: _Work, prepared: Preparation) -> JobFinished | None:
+        """Find a job whose outputs can be taken; where an equal one runs here, wait for its end.
+
+        Raises
+        ------
+        stoa_executor.digests.InterruptedLookError
+            If the job was cancelled, or the executor is stopped, while it waited.
+        """
+        if prepared.key is None or not prepared.may_reuse:
+            return None
+        key = prepared.key.digest
+        if work.request.force:
+            if key not in self._under_way:
+                self._hold_key(work, key)
+            return None
+        while key in self._under_way:
+            # An engine should not stand idle beside a job that only waits.
+            self._leave_engine(work)
+            self._parked += 1
+            try:
+                await wait_any(self._under_way[key], self._stop, work.called_off)
+            finally:
+                self._parked -= 1
+                self._changed.set()
+            if work.cancelled or self._stop.is_set():
+                raise InterruptedLookError
+        # From here on others wait for us; then the look cannot miss what ends in this moment.
+        self._hold_key(work, key)
+        found = await self._persist(lambda: self._ledger.reusable(key))
+        if found is None or not await asyncio.to_thread(self._has_outputs, found):
+            return None
+        self._release_key(work)
+        return found
+
+    def _hold_key(self, work: _Work, key: str) -> None:
+        work.key = key
+        self._under_way[key] = work.ended
+
+    def _release_key(self, work: _Work) -> None:
+        if work.key is not None:
+            del self._under_way[work.key]
+            work.key = None
+            work.ended.set()
+
+    def _has_outputs(self, finished: JobFinished) -> bool:
+        locations = [str(file.get("location", "")) for file in file_objects(finished.outputs)]
+        digests = {location.removeprefix("sha256:") for location in locations if location.startswith("sha256:")}
+        return finished.outputs is not None and all(self._store.has(digest) for digest in digests)
+
+    # --- the end of a job --------------------------------------------------------------------------------------------
 
     async def _ending(
         self,
         work: _Work,
-        taken: Taken,
-        workflow: StagedWorkflow | str,
-        result: EngineResult | None,
-        refusal: str | None,
+        workflow: StagedWorkflow,
+        description: WorkflowDescription | None,
+        prepared: Preparation,
+        result: EngineResult,
     ) -> Ending:
-        now = datetime.now(UTC)
-        if result is None:
-            return Ending(
-                outcome="cancelled" if work.cancelled else "permanentFail",
-                started=taken.started or now,
-                finished=now,
-                usage=Usage(wall_s=0.0, cpu_s=0.0, max_rss_bytes=0),
-                error=refusal,
-            )
-        readable = [*self._settings.input_roots]
-        if isinstance(workflow, StagedWorkflow):
-            readable.append(workflow.directory)
-        log, outputs, error = await asyncio.to_thread(self._store_results, work, result, readable)
-        outcome = result.outcome
-        if outcome == "stopped" or (error is not None and outcome == "success"):
-            outcome = "permanentFail"
+        outcome: Outcome = "permanentFail" if result.outcome == "stopped" else result.outcome
+        refusal: tuple[Outcome, str] | None = None
+        try:
+            await asyncio.to_thread(self._preparer.check, prepared, workflow, description)
+        except InputRefusedError as damaged:
+            refusal = "permanentFail", str(damaged)
+        except (InputUnstableError, ProgramChangedError) as changed:
+            refusal = "temporaryFail", str(changed)
+        readable = [*self._settings.input_roots, workflow.directory]
+        log, outputs, error = await asyncio.to_thread(
+            self._store_results, work, result, readable, keep=refusal is None and not work.cancelled
+        )
+        if refusal is None and error is not None:
+            refusal = "permanentFail", error
+        if refusal is not None and (
+            outcome == "success" or (outcome, refusal[0]) == ("permanentFail", "temporaryFail")
+        ):
+            # What failed on a file that was just being written may succeed on the whole one.
+            outcome = refusal[0]
         return Ending(
             outcome="cancelled" if work.cancelled else outcome,
             started=_instant(result.started),
@@ -395,21 +548,22 @@ class Agent:
             usage=Usage(wall_s=result.wall_s, cpu_s=result.cpu_s, max_rss_bytes=result.max_rss_bytes),
             exit_code=result.exit_code,
             outputs=outputs,
-            error=error if error is not None else result.error,
+            error=refusal[1] if refusal is not None else result.error,
             log=log,
+            key=prepared.key,
+            files=prepared.files,
+            software=prepared.software,
         )
 
     def _store_results(
-        self, work: _Work, result: EngineResult, readable: list[Path]
+        self, work: _Work, result: EngineResult, readable: list[Path], *, keep: bool
     ) -> tuple[FileReference | None, dict[str, Any] | None, str | None]:
         """Take log and outputs into the store; runs in a thread."""
         folder = self._folder(work)
         outputs: dict[str, Any] | None = None
         error: str | None = None
         try:
-            if work.guard is not None:
-                work.guard.check()
-            if result.outcome == "success" and result.outputs is not None and not work.cancelled:
+            if keep and result.outcome == "success" and result.outputs is not None:
                 outputs = OutputCollector(self._store, folder, readable).collect(result.outputs)
         except InputRefusedError as refused:
             error = str(refused)
@@ -530,6 +684,35 @@ def _answered(message: JobMessage, answer: _Answer) -> Awaitable[None] | None:
             return message.retry(_ELSEWHERE_S)
         case "nothing":
             return None
+
+
+def _refused(taken: Taken, outcome: Outcome, sentence: str) -> Ending:
+    """Write of a job that was not run why."""
+    now = datetime.now(UTC)
+    return Ending(outcome=outcome, started=taken.started or now, finished=now, usage=_no_usage(), error=sentence)
+
+
+def _reused(found: JobFinished, taken: Taken, prepared: Preparation) -> Ending:
+    """Write of a job whose outputs another one has made."""
+    now = datetime.now(UTC)
+    started = taken.started or now
+    return Ending(
+        outcome="success",
+        started=started,
+        finished=now,
+        usage=_no_usage(max(0.0, (now - started).total_seconds())),
+        exit_code=found.exit_code,
+        outputs=found.outputs,
+        log=found.log,
+        key=prepared.key,
+        files=prepared.files,
+        software=prepared.software,
+        reused_from=found.job,
+    )
+
+
+def _no_usage(wall_s: float = 0.0) -> Usage:
+    return Usage(wall_s=wall_s, cpu_s=0.0, max_rss_bytes=0)
 
 
 def _instant(seconds: float) -> datetime:

@@ -6,7 +6,9 @@ Nothing here does input or output, and nothing beyond the standard library is im
 from __future__ import annotations
 
 import codecs
+import hashlib
 import math
+import os
 import re
 import signal
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ __all__ = [
     "last_words",
     "local_path",
     "map_files",
+    "path_id",
     "plain_value",
     "whole_characters",
 ]
@@ -344,6 +347,22 @@ def local_path(location: str) -> str | None:
     if parts.scheme == "file" and parts.netloc in {"", "localhost"} and parts.path.startswith("/"):
         return unquote(parts.path)
     return None
+
+
+def path_id(path: str) -> str:
+    """Name a path in a column of fixed length, whatever bytes it is made of.
+
+    Parameters
+    ----------
+    path
+        An absolute path.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+    """
+    return hashlib.sha256(os.fsencode(path)).hexdigest()
 
 
 # --- claims ----------------------------------------------------------------------------------------------------------

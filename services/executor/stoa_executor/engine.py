@@ -7,7 +7,8 @@ error belong to the tools.
 
 A request is ``{"job", "workflow": {"directory", "main", "process"}, "inputs", "directory"}``. The engine makes the job's
 directory and in it ``log`` (what the tools and the engine write), ``out*`` (outputs), ``tmp`` and ``in``. A response is
-``{"job", "outcome", "exit_code", "outputs", "error", "started", "finished", "usage", "rss_bytes"}``.
+``{"job", "outcome", "exit_code", "outputs", "error", "started", "finished", "usage", "rss_bytes"}``. With ``"describe": true``
+nothing is run, and the outputs are what `stoa_executor.description.describe` says of the workflow.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ from cwltool.workflow import default_make_tool
 from schema_salad.exceptions import ValidationException
 from schema_salad.fetcher import DefaultFetcher
 
+from stoa_executor.description import describe
 from stoa_executor.domain import (
     ENGINE_MARK,
     InfiniteValueError,
@@ -341,6 +343,8 @@ class Engine:
     def _execute(self, request: dict[str, Any], directory: str) -> tuple[str, dict[str, Any] | None, str | None]:
         place = request["workflow"]
         workflow = self._load(place["directory"], place["main"], place.get("process"))
+        if request.get("describe"):
+            return "success", describe(workflow.process), None
         inputs = request["inputs"]
         _check_inputs(workflow, inputs)
         single = workflow.process.tool["class"] == "CommandLineTool"

@@ -12,6 +12,7 @@ from stoa_executor.agent import Agent
 from stoa_executor.ledger import Ledger
 from stoa_executor.settings import ExecutorSettings
 from stoa_executor.store import FileStore
+from stoa_executor.watching import FileWatcher
 
 __all__ = ["Context", "ExecutorContext"]
 
@@ -27,7 +28,7 @@ class ExecutorContext(ProcessContext):
     """The files."""
 
     parts: dict[str, object]
-    """The agent and the ledger, which need the rest of the context to be made."""
+    """The agent, the ledger and the watcher, which need the rest of the context to be made."""
 
     @property
     def agent(self) -> Agent:
@@ -42,6 +43,13 @@ class ExecutorContext(ProcessContext):
         ledger = self.parts["ledger"]
         assert isinstance(ledger, Ledger)  # noqa: S101 - narrows the type
         return ledger
+
+    @property
+    def watcher(self) -> FileWatcher:
+        """What notices changes of files that jobs have read."""
+        watcher = self.parts["watcher"]
+        assert isinstance(watcher, FileWatcher)  # noqa: S101 - narrows the type
+        return watcher
 
     async def problems(self) -> list[str]:
         """List what keeps the process from doing all its work."""

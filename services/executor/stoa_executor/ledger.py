@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from stoa_chassis.projection import EventStore
 from stoa_contracts.events.executor import JobFinished, JobStarted
 from stoa_contracts.ids import new_id
 from stoa_contracts.jobs import JobRequest
-from stoa_contracts.types import FileReference, Outcome, Usage
+from stoa_contracts.types import FileReference, InputFile, JobKey, Outcome, Usage
 from stoa_executor.domain import Claim, claim_decision
 from stoa_executor.models import claim, job
 
@@ -55,6 +55,7 @@ _mine = (
     .where(claim.c.job == _p("b_job"), claim.c.token == _p("b_token"))
 )
 _release = sa.delete(claim).where(claim.c.job == _p("b_job"))
+_newest_under = sa.select(sa.func.max(job.c.position)).where(job.c.key == _p("b_key"))
 _let_go = sa.update(claim).where(claim.c.job == _p("b_job"), claim.c.token == _p("b_token")).values(beat=0.0)
 
 
@@ -81,6 +82,11 @@ class Ending:
     outputs: dict[str, Any] | None = None
     error: str | None = None
     log: FileReference | None = None
+    key: JobKey | None = None
+    files: list[InputFile] = field(default_factory=list)
+    software: dict[str, str] = field(default_factory=dict)
+    """Of the tools; what runs them is added."""
+    reused_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,15 +239,40 @@ class Ledger:
             outputs=None if cancelled else ending.outputs,
             error="The job was cancelled." if cancelled else ending.error,
             host=self._host,
-            software=self._software,
+            software={**self._software, **ending.software},
             started=ending.started,
             finished=ending.finished,
             usage=ending.usage,
             log=ending.log,
+            key=ending.key,
+            files=ending.files,
+            reused_from=None if cancelled else ending.reused_from,
         )
         self._events.record(connection, request.table, [finished], _origin(request))
         connection.execute(_release, {"b_job": request.job})
         return True
+
+    async def reusable(self, key: str) -> JobFinished | None:
+        """Find the newest job that was run under a key and succeeded.
+
+        Parameters
+        ----------
+        key
+            The digest of a job key.
+
+        Returns
+        -------
+        JobFinished or None
+            How it ended; None where there is none.
+        """
+        return await self._database.read(lambda connection: self._reusable(connection, key))
+
+    def _reusable(self, connection: sa.Connection, key: str) -> JobFinished | None:
+        position = connection.execute(_newest_under, {"b_key": key}).scalar_one_or_none()
+        if position is None:
+            return None
+        (envelope,) = self._events.log.read(connection, after=position - 1, limit=1)
+        return JobFinished.model_validate(envelope.data)
 
     async def let_go(self, request: JobRequest, token: str) -> None:
         """Let others take an attempt over at once that will not be ended here."""

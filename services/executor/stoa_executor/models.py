@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from stoa_chassis.migrations import merged
 
-__all__ = ["claim", "job", "metadata", "read_model"]
+__all__ = ["claim", "file_digest", "job", "metadata", "read_model", "watched_file"]
 
 _NAMING = {"pk": "pk_%(table_name)s", "ix": "ix_%(column_0_label)s"}
 
@@ -23,6 +23,22 @@ job = sa.Table(
     sa.Column("outcome", sa.String(20)),
     sa.Column("error", sa.Text),
     sa.Column("log_sha256", sa.String(64), doc="Of the last attempt that left a log"),
+    sa.Column("key", sa.String(64), doc="Under which it was run and succeeded, so that others may take its outputs"),
+    sa.Column("position", sa.BigInteger, doc="Of the event with those outputs"),
+    sa.Index("ix_job_key", "key", "position"),
+)
+
+#: The files and directories that jobs have read where their content may change.
+watched_file = sa.Table(
+    "watched_file",
+    read_model,
+    sa.Column("id", sa.String(64), primary_key=True, doc="SHA-256 of the location, which may be long"),
+    sa.Column("location", sa.Text, nullable=False),
+    sa.Column("path", sa.String(64), nullable=False, doc="As file_digest names it"),
+    sa.Column("directory", sa.Boolean, nullable=False),
+    sa.Column("sha256", sa.String(64), nullable=False, doc="What it held when that was last told"),
+    sa.Column("gone", sa.Boolean, nullable=False),
+    sa.Index("ix_watched_file_path", "path"),
 )
 
 _operational = sa.MetaData(naming_convention=_NAMING)
@@ -39,6 +55,16 @@ claim = sa.Table(
     sa.Column("beat", sa.Float, nullable=False, doc="When it last gave a sign of life, in seconds since 1970"),
     sa.Column("request", sa.Text, nullable=False, doc="The job message, so that a restart goes on at once"),
     sa.Index("ix_claim_place", "place"),
+)
+
+#: What files hold in a state in which they were read. If these rows were lost, the files would be read once more.
+file_digest = sa.Table(
+    "file_digest",
+    _operational,
+    sa.Column("path", sa.String(64), primary_key=True, doc="SHA-256 of the path, which may be long and any bytes"),
+    sa.Column("state", sa.String(100), nullable=False, doc="Size, times of the last changes and inode"),
+    sa.Column("sha256", sa.String(64), nullable=False),
+    sa.Column("size", sa.BigInteger, doc="Null for a directory"),
 )
 
 #: Everything but the log.

@@ -25,7 +25,7 @@ import structlog
 
 from stoa_executor.domain import whole_characters
 
-__all__ = ["EnginePool", "EngineRequest", "EngineResult", "EngineUnavailableError", "OnLog"]
+__all__ = ["EnginePool", "EngineRequest", "EngineResult", "EngineUnavailableError", "OnLog", "search_path"]
 
 OnLog = Callable[[int, bytes], None]
 """Gets what a job wrote to its log, with the offset at which it stands there."""
@@ -59,6 +59,8 @@ class EngineRequest:
     """The process within the document, where it holds several."""
     time_limit: float | None = None
     """Seconds after which the job is ended."""
+    describe: bool = False
+    """Whether nothing is to be run, and the outputs are to say what the workflow would run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +92,18 @@ class _Run:
     engine: _EngineProcess | None = None
     stop_reason: Literal["cancelled", "timeout", "stopping"] | None = None
     log_offset: int = 0
+
+
+def search_path(tool_path: str | None) -> str:
+    """Say where the engines look for tools.
+
+    Parameters
+    ----------
+    tool_path
+        What is searched after the directory of this Python; None for ``PATH``.
+    """
+    places = (tool_path or os.environ.get("PATH", os.defpath)).split(os.pathsep)
+    return os.pathsep.join(dict.fromkeys([os.path.dirname(sys.executable), *places]))
 
 
 class EnginePool:
@@ -124,14 +138,7 @@ class EnginePool:
         self.workers = workers
         self._directory = directory
         self._environment = {
-            "PATH": os.pathsep.join(
-                dict.fromkeys(
-                    [
-                        os.path.dirname(sys.executable),
-                        *(tool_path or os.environ.get("PATH", os.defpath)).split(os.pathsep),
-                    ]
-                )
-            ),
+            "PATH": search_path(tool_path),
             "HOME": str(directory / "home"),
             "TMPDIR": str(directory / "tmp"),
             "LANG": "C.UTF-8",
@@ -273,6 +280,7 @@ class EnginePool:
                     "workflow": {"directory": str(request.workflow), "main": request.main, "process": request.process},
                     "inputs": request.inputs,
                     "directory": str(request.directory),
+                    "describe": request.describe,
                 }
             )
         except asyncio.LimitOverrunError:

@@ -9,12 +9,13 @@ import sqlalchemy as sa
 from stoa_chassis.projection import ReadModel
 from stoa_contracts.envelope import Envelope
 from stoa_executor.models import read_model
+from stoa_executor.watched import note_change, watch_files
 
 __all__ = ["ExecutorProjection"]
 
 
 class ExecutorProjection:
-    """Keeps what became of each job: its newest attempt, its outcome, its log."""
+    """Keeps what became of each job, its newest attempt, outcome, log and key; and the files that jobs have read."""
 
     name = "executor"
     metadata = read_model
@@ -34,7 +35,11 @@ class ExecutorProjection:
             case "executor", "job-started":
                 _started(connection, statements, data)
             case "executor", "job-finished":
-                _finished(connection, statements, data)
+                _finished(connection, statements, data, envelope.log_position)
+                if data.get("files"):
+                    watch_files(connection, tables["watched_file"], data["files"])
+            case "executor", "file-changed":
+                note_change(connection, tables["watched_file"], data)
             case "scheduler", "job-cancelled":
                 _cancelled(connection, statements, data)
 
@@ -66,6 +71,8 @@ class _Statements:
                 outcome=p("b_outcome"),
                 error=p("b_error"),
                 log_sha256=sa.func.coalesce(p("b_log", type_=sa.String), job.c.log_sha256),
+                key=p("b_key", type_=sa.String),
+                position=p("b_position", type_=sa.BigInteger),
             )
         )
         self.cancel = sa.update(job).where(this).values(state="cancelled")
@@ -78,8 +85,11 @@ def _started(connection: sa.Connection, s: _Statements, data: dict[str, Any]) ->
         connection.execute(s.start, {"b_job": data["job"], "b_attempt": data["attempt"]})
 
 
-def _finished(connection: sa.Connection, s: _Statements, data: dict[str, Any]) -> None:
+def _finished(connection: sa.Connection, s: _Statements, data: dict[str, Any], position: int) -> None:
     log = data.get("log")
+    key = data.get("key")
+    # Equal keys lead to the job that really ran, however often its outputs were taken.
+    ran = data["outcome"] == "success" and key is not None and data.get("reused_from") is None
     connection.execute(
         s.finish,
         {
@@ -89,6 +99,8 @@ def _finished(connection: sa.Connection, s: _Statements, data: dict[str, Any]) -
             "b_outcome": data["outcome"],
             "b_error": data.get("error"),
             "b_log": log["sha256"] if log else None,
+            "b_key": key["digest"] if key is not None and ran else None,
+            "b_position": position if ran else None,
         },
     )
 

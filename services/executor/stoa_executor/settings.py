@@ -36,6 +36,16 @@ class ExecutorSettings(ServiceSettings):
     input_roots: list[Path] = Field(
         default_factory=list, description="Folders from which jobs may read files by their location file:///…"
     )
+    recheck_seconds: float = Field(
+        default=60.0,
+        gt=0,
+        description="Seconds in which every file is looked at once that jobs have read by its location; longer where there are very many.",
+    )
+    watched_folders: int = Field(
+        default=1000,
+        ge=0,
+        description="So many folders of such files are watched at the most, so that a change is noticed at once; 0 for none.",
+    )
     tool_path: str | None = Field(
         default=None, description="Where tools are looked for, after this Python's own folder; default: PATH."
     )

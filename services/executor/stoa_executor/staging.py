@@ -31,6 +31,7 @@ __all__ = [
     "TablesUnavailableError",
     "WorkflowCache",
     "WorkflowRefusedError",
+    "bundled_path",
     "keep_log",
 ]
 
@@ -227,13 +228,15 @@ class InputStager:
         self._store = store
         self._roots = [os.path.realpath(root) for root in roots]
 
-    def stage(self, inputs: dict[str, Any]) -> dict[str, Any]:
+    def stage(self, inputs: dict[str, Any], bundle: Path | None = None) -> dict[str, Any]:
         """Give the inputs as the engine takes them.
 
         Parameters
         ----------
         inputs
             The input object of the job.
+        bundle
+            The directory of the workflow's files, to which the defaults of its inputs may refer.
 
         Returns
         -------
@@ -250,11 +253,11 @@ class InputStager:
         for name, value in inputs.items():
             with _named("Input", name):
                 staged[name] = (
-                    map_files(value, partial(self._stage, uses)) if isinstance(value, (dict, list)) else value
+                    map_files(value, partial(self._stage, uses, bundle)) if isinstance(value, (dict, list)) else value
                 )
         return staged
 
-    def _stage(self, uses: Counter[str], value: dict[str, Any]) -> dict[str, Any]:
+    def _stage(self, uses: Counter[str], bundle: Path | None, value: dict[str, Any]) -> dict[str, Any]:
         result = {key: value[key] for key in _KEPT_INPUT_FIELDS if value.get(key) is not None}
         basename = value.get("basename")
         if basename is not None and (
@@ -268,7 +271,10 @@ class InputStager:
         if not isinstance(location, str):
             msg = f"the location {location!r} is not a text."
             raise InputRefusedError(msg)
-        path = self._from_store(value, location) if location.startswith("sha256:") else self._from_disk(value, location)
+        if location.startswith("sha256:"):
+            path = self._from_store(value, location)
+        else:
+            path = self._from_bundle(value, location, bundle) or self._from_disk(value, location)
         # cwltool knows a file by its location alone, and of two with the same content it would stage one name: another
         # spelling of the same path keeps them apart.
         folder, name = os.path.split(path)
@@ -307,6 +313,13 @@ class InputStager:
             msg = f"{name} ({location[:19]}…) is not in the file store."
             raise InputRefusedError(msg)
         return os.path.realpath(self._store.path(digest))
+
+    @staticmethod
+    def _from_bundle(value: dict[str, Any], location: str, bundle: Path | None) -> str | None:
+        path = None if bundle is None else bundled_path(location, bundle)
+        if path is None or not (os.path.isdir(path) if value["class"] == "Directory" else os.path.isfile(path)):
+            return None
+        return os.path.realpath(path)
 
     def _from_disk(self, value: dict[str, Any], location: str) -> str:
         given = local_path(location)
@@ -510,6 +523,13 @@ class OutputCollector:
             return False
         msg = f"{os.path.basename(real)} lies outside the job's own directory."
         raise InputRefusedError(msg)
+
+
+def bundled_path(location: str, bundle: Path) -> str | None:
+    """Say where a location relative to a workflow's files leads, or None for one that is no such location."""
+    if _SCHEME.match(location) or not _is_inside(location):
+        return None
+    return str(bundle / location)
 
 
 def keep_log(store: FileStore, path: Path, limit: int) -> StoredFile | None:
