@@ -20,7 +20,9 @@ def stoa(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) 
     """A running Stoa without tables at first; each test makes its own."""
     pytestconfig.stash[servers_used].add("Stoa with SQLite and a NATS server of its own")
     folder = tmp_path_factory.mktemp("stoa")
-    with running_stoa(folder / "data", "--workers", "2") as running:
+    archive = {"STOA_EXECUTOR_INPUT_ROOTS": json.dumps([str(folder / "archive")])}
+    (folder / "archive").mkdir()
+    with running_stoa(folder / "data", "--workers", "2", environment=archive) as running:
         yield running
 
 
