@@ -146,9 +146,10 @@ class Stoa:
         tables: list[dict[str, Any]] = self.request("GET", "/api/tables")["tables"]
         return tables
 
-    def table(self, table: str) -> dict[str, Any]:
-        """Give a table with its columns, workflow, links and counts."""
-        detail: dict[str, Any] = self.request("GET", f"/api/tables/{_quoted(table)}")
+    def table(self, table: str, *, as_of: str | int | None = None) -> dict[str, Any]:
+        """Give a table with its columns, workflow, links and counts, as it is or as it was at a position or a time."""
+        asked = {} if as_of is None else {"as_of": as_of}
+        detail: dict[str, Any] = self.request("GET", f"/api/tables/{_quoted(table)}", params=asked)
         return detail
 
     def create_worktable(
@@ -268,7 +269,8 @@ class Stoa:
         elements
             One item per element instead of one per row.
         **parameters
-            ``filter`` (one or a list), ``sort``, ``status``, ``limit`` (at most so many in all).
+            ``filter`` (one or a list), ``sort``, ``status``, ``as_of`` (a position or a time), ``limit`` (at most so many in
+            all).
         """
         path = f"/api/tables/{_quoted(table)}/{'elements' if elements else 'rows'}"
         left = parameters.pop("limit", None)
@@ -319,6 +321,32 @@ class Stoa:
         """Tell what happened to a row."""
         told: list[dict[str, Any]] = self.request("GET", f"/api/tables/{_quoted(table)}/rows/{row}/history")["events"]
         return told
+
+    def cell_history(self, table: str, row: int, column: str) -> list[dict[str, Any]]:
+        """Tell what a cell held, the newest last."""
+        path = f"/api/tables/{_quoted(table)}/rows/{row}/cells/{_quoted(column)}/history"
+        events: list[dict[str, Any]] = []
+        asked: dict[str, int] = {"limit": 1000}
+        while True:
+            page = self.request("GET", path, params=asked)
+            events = page["events"] + events
+            if page["before"] is None:
+                return events
+            asked["before"] = page["before"]
+
+    def diff(
+        self, table: str, before: str | int, after: str | int | None = None, *, limit: int | None = None
+    ) -> dict[str, Any]:
+        """Tell what is different in a table between two moments, each a position or a time; the second one may be now."""
+        path = f"/api/tables/{_quoted(table)}/diff"
+        asked = {"from": before, "limit": min(limit or 1000, 1000)}
+        whole: dict[str, Any] = self.request("GET", path, params=asked if after is None else {**asked, "to": after})
+        while whole["next"] is not None and (limit is None or len(whole["rows"]) < limit):
+            # The present moves on: the further pages are of the same moments.
+            pinned = {**asked, "from": whole["before"], "to": whole["after"], "after": whole["next"]}
+            page = self.request("GET", path, params=pinned)
+            whole = {**whole, "rows": whole["rows"] + page["rows"], "next": page["next"]}
+        return {**whole, "rows": whole["rows"][:limit]}
 
     # --- files -----------------------------------------------------------------------------------------------------
 

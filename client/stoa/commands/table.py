@@ -30,6 +30,7 @@ def _plural(number: int, word: str) -> str:
 
 #: Commands with a module of their own.
 _COMMANDS = {
+    "diff": ("stoa.commands.history", "diff", "Tell what changed between two moments."),
     "set-workflow": ("stoa.commands.workflow", "set_workflow", "Give a worktable another workflow version."),
     "preview": ("stoa.commands.preview", "preview", "Tell what a change would do, and change nothing."),
 }
@@ -68,6 +69,7 @@ def list_tables(stoa: Stoa, as_json: bool) -> None:
 @click.option("--columns", help="Only these columns, comma separated.")
 @click.option("--elements", is_flag=True, help="One line per element, not per row.")
 @click.option("-n", "--limit", default=50, show_default=True, type=click.IntRange(min=1), help="At most so many lines.")
+@click.option("--as-of", help="As it was at a position of the log, or at a time such as 2026-03-01T20:00:00Z.")
 @json_option
 @client
 def show(
@@ -80,14 +82,17 @@ def show(
     columns: str | None,
     elements: bool,
     limit: int,
+    as_of: str | None,
     as_json: bool,
 ) -> None:
     """Show a table: its columns and rows.
 
     On a terminal the columns that fit are shown; --columns chooses others, and a pipe gets all of them.
     """
-    detail = stoa.table(name_)
-    asked = {"filter": list(filters), "sort": sort, "status": status, "limit": limit}
+    detail = stoa.table(name_, as_of=as_of)
+    # Its name may have been another one, and all pages are of one moment.
+    name_, as_of = detail["id"], None if as_of is None else detail["position"]
+    asked = {"filter": list(filters), "sort": sort, "status": status, "limit": limit, "as_of": as_of}
     # One more than is shown tells whether there is more.
     asked["limit"] = limit + 1
     rows = list(stoa.rows(name_, elements=elements, **{key: value for key, value in asked.items() if value}))

@@ -102,6 +102,10 @@ _HEAD = sa.select(sa.func.coalesce(sa.func.max(event.c.position), 0))
 _VERSION = sa.select(sa.func.coalesce(sa.func.max(event.c.version), 0)).where(event.c.stream == sa.bindparam("stream"))
 _LAST = sa.select(event.c.position, event.c.chain).order_by(event.c.position.desc()).limit(1)
 _INSERT = sa.insert(event)
+_PLACE = sa.select(event.c.position, event.c.chain).where(
+    event.c.stream == sa.bindparam("stream"), event.c.version == sa.bindparam("version")
+)
+_TIME = sa.select(event.c.time).where(event.c.position == sa.bindparam("position"))
 
 
 class ConflictError(Exception):
@@ -273,6 +277,50 @@ class Log:
         if limit is not None:
             statement = statement.limit(limit)
         return [self._to_envelope(row) for row in connection.execute(statement)]
+
+    def read_stream(
+        self, connection: sa.Connection, stream: str, *, after: int = 0, until: int, limit: int | None = None
+    ) -> list[Envelope]:
+        """Read the events of one stream beyond a version and up to another, at a cost that other streams have no part in."""
+        statement = (
+            sa.select(event)
+            .where(event.c.stream == stream, event.c.version > after, event.c.version <= until)
+            .order_by(event.c.version)
+            .limit(limit)
+        )
+        return [self._to_envelope(row) for row in connection.execute(statement)]
+
+    def version_at(self, connection: sa.Connection, stream: str, position: int) -> int:
+        """Give the version that a stream had when the log was at a position; 0 where it had not begun."""
+        low, high = 0, self.version(connection, stream)
+        while low < high:
+            middle = (low + high + 1) // 2
+            place = self.place(connection, stream, middle)
+            if place is None or place[0] > position:
+                high = middle - 1
+            else:
+                low = middle
+        return low
+
+    def place(self, connection: sa.Connection, stream: str, version: int) -> tuple[int, str] | None:
+        """Give the position and the chain value of an event of a stream."""
+        found = connection.execute(_PLACE, {"stream": stream, "version": version}).first()
+        return None if found is None else (found.position, found.chain)
+
+    def position_at(self, connection: sa.Connection, time: datetime) -> int:
+        """Give the position of the last event that is not later than a time; 0 where all are later.
+
+        Where the clock was set back meanwhile, it is one of several such positions.
+        """
+        low, high = 0, self.head(connection)
+        while low < high:
+            middle = (low + high + 1) // 2
+            written = connection.execute(_TIME, {"position": middle}).scalar_one()
+            if datetime.fromisoformat(written) > time:
+                high = middle - 1
+            else:
+                low = middle
+        return low
 
     def verify(self, connection: sa.Connection, *, batch: int = 1000) -> Iterator[Broken | int]:
         """Walk the chain.

@@ -14,6 +14,7 @@ from stoa_tables.handlers import (
     actions,
     changes,
     corrections,
+    history,
     imports,
     links,
     marks,
@@ -35,10 +36,14 @@ _DESCRIPTION = """
 Worktables: tables in which every row is one execution of a CWL workflow. A table is named by its id or its name wherever
 `{table}` stands in an address.
 
-Every write answers with the header `Stoa-Position`: the head of this service's log that shows it. Rows carry an `ETag`,
+Every write answers with the header `Stoa-Position`: the head of this service's log that shows it. With `as_of`, a table
+is shown as it was at such a position or at a time, and the header names the position that is shown. Rows carry an `ETag`,
 their revision; an edit with `If-Match` is refused where somebody else was faster. A `POST` with an `Idempotency-Key` is
 carried out once. What goes wrong is told in a problem document (RFC 9457).
 """
+
+#: Who takes one of these parameters is told the position that it shows.
+_MOMENTS = {"as_of", "from"}
 
 
 def create_app(settings: TablesSettings, *, bus: Bus | None = None) -> FastAPI:
@@ -54,14 +59,17 @@ def create_app(settings: TablesSettings, *, bus: Bus | None = None) -> FastAPI:
     context: TablesContext = TablesContext.create(SERVICE, settings, bus=bus)
     context.follow_jobs()
     feed = context.create_change_feed()
+    keeper = context.create_snapshot_keeper()
 
     async def start() -> None:
         context.background.start("changes", feed.run)
+        context.background.start("snapshots", keeper.run)
 
     routers = [
         imports.router,
         tables.router,
         rows.router,
+        history.router,
         links.router,
         corrections.router,
         marks.router,
@@ -73,6 +81,7 @@ def create_app(settings: TablesSettings, *, bus: Bus | None = None) -> FastAPI:
     ]
     app = create_service_app(SERVICE, context, routers, description=_DESCRIPTION, on_start=start)
     app.state.changes = feed
+    app.state.snapshots = keeper
     _document_bodies(app)
     return app
 
@@ -102,13 +111,13 @@ def _document_bodies(app: FastAPI) -> None:
 
 
 def _document_headers(paths: dict[str, Any]) -> None:
-    position = {"description": "The head of the log that shows the write.", "schema": {"type": "integer"}}
+    position = {"description": "The position of the log that the answer shows.", "schema": {"type": "integer"}}
     tag = {"description": "The row's revision, in quotes.", "schema": {"type": "string"}}
     for path, operations in paths.items():
         for method, operation in operations.items():
             code = next(code for code in operation["responses"] if code.startswith("2"))
             headers = operation["responses"][code].setdefault("headers", {})
-            if method != "get":
+            if method != "get" or any(each["name"] in _MOMENTS for each in operation.get("parameters", [])):
                 headers[POSITION_HEADER] = position
             if path.endswith("/rows/{row}") and method in {"get", "patch"}:
                 headers["ETag"] = tag

@@ -15,8 +15,11 @@ from stoa_chassis.log import Origin
 from stoa_chassis.service import ProcessContext, origin_of, process_context
 from stoa_tables.changes import ChangeFeed
 from stoa_tables.factory import Factory
+from stoa_tables.history_queries import HistoryQueries
+from stoa_tables.moments import Moments
 from stoa_tables.policy import SOURCES, JobPolicy
 from stoa_tables.settings import TablesSettings
+from stoa_tables.snapshots import SnapshotKeeper
 
 __all__ = ["POSITION_HEADER", "CommandContext", "Context", "RequestContext", "TablesContext"]
 
@@ -61,6 +64,36 @@ class TablesContext(ProcessContext):
         )
         self.followers.append(follower)
         return follower
+
+    moments: Moments = field(init=False)
+    """Tables as they were."""
+
+    history: HistoryQueries = field(init=False)
+    """What changed between two moments."""
+
+    def __post_init__(self) -> None:
+        """Make what needs the other parts."""
+        moments = Moments(self.database, self.events, max_bytes=self.settings.history_bytes)
+        history = HistoryQueries(self.log, self.events.tables, moments)
+        # The parts of a frozen object that are made of its other parts.
+        object.__setattr__(self, "moments", moments)
+        object.__setattr__(self, "history", history)
+
+    def create_snapshot_keeper(self) -> SnapshotKeeper:
+        """Make what keeps snapshots of tables."""
+        return SnapshotKeeper(
+            self.database,
+            self.events,
+            self.moments,
+            every_events=self.settings.snapshot_events,
+            every_bytes=self.settings.snapshot_bytes,
+        )
+
+    async def aclose(self) -> None:
+        """Stop the loops, then close what they used."""
+        await self.background.aclose()
+        await asyncio.to_thread(self.moments.close)
+        await super().aclose()
 
     def create_change_feed(self) -> ChangeFeed:
         """Make what tells browsers of changes."""

@@ -11,8 +11,10 @@ from structlog.stdlib import BoundLogger
 from stoa_chassis.log import Origin
 from stoa_tables.command_service import CommandService
 from stoa_tables.correction_service import CorrectionService
+from stoa_tables.history_queries import HistoryQueries
 from stoa_tables.import_service import ImportService
 from stoa_tables.marks_service import MarkService
+from stoa_tables.moments import AsOf
 from stoa_tables.preview import Rehearsal
 from stoa_tables.queries import Queries
 from stoa_tables.service import TableService
@@ -102,6 +104,29 @@ class Factory:
             return question(Queries(store), self._context.log.head(connection))
 
         return await self._context.database.read(read)
+
+    async def ask_about(self, table: str, as_of: AsOf | None, question: Callable[[Queries, int, str], _A]) -> _A:
+        """Answer a question about one table, as it is or as it was.
+
+        Parameters
+        ----------
+        table
+            Its id or name.
+        as_of
+            The moment, or None for the present.
+        question
+            Gets the queries, the position of the log that they show, and what the table is called there.
+        """
+        if as_of is None:
+            return await self.ask(lambda queries, position: question(queries, position, table))
+        return await self._context.moments.ask(
+            table, as_of, lambda store, position, found: question(Queries(store), position, found)
+        )
+
+    @property
+    def history(self) -> HistoryQueries:
+        """What compares moments and tells the history of cells."""
+        return self._context.history
 
     def rebind_logger(self, logger: BoundLogger) -> None:
         """Use another logger from now on."""

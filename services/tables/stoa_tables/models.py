@@ -27,6 +27,8 @@ __all__ = [
     "row_flag",
     "row_lock",
     "saved_view",
+    "snapshot",
+    "snapshot_part",
     "status_count",
     "table_version",
     "workflow_version",
@@ -310,6 +312,29 @@ blob = sa.Table(
     own,
     sa.Column("sha256", sa.String(64), primary_key=True),
     sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("content", sa.LargeBinary, nullable=False),
+)
+
+snapshot = sa.Table(
+    "snapshot",
+    own,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("table_id", sa.String(36), nullable=False),
+    sa.Column("version", sa.BigInteger, nullable=False, doc="Of the table's stream"),
+    sa.Column(
+        "code", sa.String(64), nullable=False, doc="Names the program that computed it; another one does not read it"
+    ),
+    sa.Column("chain", sa.String(64), nullable=False, doc="The log's chain value at the event of this version"),
+    sa.Column("sha256", sa.String(64), nullable=False, doc="Of what the parts hold together, unpacked"),
+    sa.Column("size", sa.BigInteger, nullable=False, doc="Bytes of the parts"),
+    sa.Index("ix_snapshot_table_id", "table_id", "code", "version", unique=True),
+)
+
+snapshot_part = sa.Table(
+    "snapshot_part",
+    own,
+    sa.Column("snapshot", sa.String(36), primary_key=True),
+    sa.Column("part", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("content", sa.LargeBinary, nullable=False),
 )
 

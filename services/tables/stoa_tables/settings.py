@@ -38,6 +38,17 @@ class TablesSettings(ServiceSettings):
         ge=1024,
         description="About how large an event may become before its rows go on in the next one.",
     )
+    snapshot_events: int = Field(
+        default=20_000, ge=1, description="Events of a table from one snapshot of it to the next, at least."
+    )
+    snapshot_bytes: int = Field(
+        default=32 * 1024 * 1024,
+        ge=1,
+        description="Bytes of events from one snapshot of a table to the next, if that comes earlier.",
+    )
+    history_bytes: int = Field(
+        default=2 * 1024**3, ge=0, description="Disk for tables as they were, kept for the next page that is asked for."
+    )
     change_frames_per_second: float = Field(
         default=10.0, gt=0, description="How often a live view is told of changes at most."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import Depends, Header, Path, Query
@@ -10,15 +11,26 @@ from fastapi import Depends, Header, Path, Query
 from stoa_chassis.log import Origin
 from stoa_chassis.service import origin_of
 from stoa_contracts.types import RowStatus
+from stoa_tables.moments import AsOf
 from stoa_tables.problems import InvalidRequestError
 from stoa_tables.queries import Page
 
-__all__ = ["IfMatch", "PageParameter", "RowParameter", "TableParameter", "VersionParameter"]
+__all__ = [
+    "AsOfParameter",
+    "IfMatch",
+    "MomentText",
+    "PageParameter",
+    "RowParameter",
+    "TableParameter",
+    "VersionParameter",
+    "read_moment",
+]
 
 TableParameter = Annotated[str, Path(description="Id or name of the table.", examples=["sources"], max_length=100)]
 RowParameter = Annotated[int, Path(description="Id of the row.", ge=1, lt=2**63)]
 VersionParameter = Annotated[str, Path(description="The workflow version: SHA-256.", pattern="^[0-9a-f]{64}$")]
 
+_POSITION = re.compile(r"^[0-9]{1,18}$")
 _ETAG = re.compile(r'^"([0-9]{1,18})"$')
 
 
@@ -88,3 +100,47 @@ def _if_match(
 
 
 IfMatch = Annotated[int | None, Depends(_if_match)]
+
+
+#: A moment as it is written in an address.
+MomentText = Annotated[str, Query(max_length=50)]
+
+
+def read_moment(name: str, text: str) -> AsOf:
+    """Read a moment: a position of the log, or an RFC 3339 time.
+
+    Parameters
+    ----------
+    name
+        Of the parameter.
+    text
+        Its value.
+    """
+    if _POSITION.fullmatch(text):
+        return AsOf(int(text))
+    try:
+        # A plus that was not escaped arrives as a space.
+        time = datetime.fromisoformat(text.replace(" ", "+"))
+        if time.tzinfo is not None:
+            return AsOf(time)
+    except ValueError:
+        pass
+    raise InvalidRequestError(
+        f"{name} is a position of the log or a time with its zone such as 2026-03-01T20:00:00Z, not {text!r}"
+    )
+
+
+def _as_of(
+    as_of: Annotated[
+        str | None,
+        Query(
+            description="Show what was there then: a position of the log, or an RFC 3339 time such as `2026-03-01T20:00:00Z`.",
+            max_length=50,
+            examples=["1500", "2026-03-01T20:00:00Z"],
+        ),
+    ] = None,
+) -> AsOf | None:
+    return None if as_of is None else read_moment("as_of", as_of)
+
+
+AsOfParameter = Annotated[AsOf | None, Depends(_as_of)]

@@ -10,7 +10,7 @@ from stoa_chassis.problems import problem_responses
 from stoa_tables.context import POSITION_HEADER, CommandContext, Context
 from stoa_tables.csv_rows import InvalidCsvError
 from stoa_tables.handlers.bodies import LimitedRoute, media_type, validated
-from stoa_tables.handlers.parameters import IfMatch, PageParameter, RowParameter, TableParameter
+from stoa_tables.handlers.parameters import AsOfParameter, IfMatch, PageParameter, RowParameter, TableParameter
 from stoa_tables.problems import (
     ConflictError,
     InvalidFilterError,
@@ -53,15 +53,25 @@ _ROWS: dict[str, Any] = {
 
 
 @router.get("/rows", summary="List rows", responses=problem_responses(NotFoundError, InvalidFilterError))
-async def list_rows(table: TableParameter, page: PageParameter, context: Context) -> RowPage:
-    """Give a page of rows, filtered and sorted."""
-    return await context.factory.ask(lambda queries, position: queries.rows(table, page, position))
+async def list_rows(table: TableParameter, page: PageParameter, as_of: AsOfParameter, context: Context) -> RowPage:
+    """Give a page of rows, filtered and sorted, as they are or as they were."""
+    return context.written(
+        await context.factory.ask_about(
+            table, as_of, lambda queries, position, found: queries.rows(found, page, position)
+        )
+    )
 
 
 @router.get("/elements", summary="List elements", responses=problem_responses(NotFoundError, InvalidFilterError))
-async def list_elements(table: TableParameter, page: PageParameter, context: Context) -> ElementPage:
+async def list_elements(
+    table: TableParameter, page: PageParameter, as_of: AsOfParameter, context: Context
+) -> ElementPage:
     """Give the flat view: an item for each element of a row's outputs, or for the row where they are no elements."""
-    return await context.factory.ask(lambda queries, position: queries.elements(table, page, position))
+    return context.written(
+        await context.factory.ask_about(
+            table, as_of, lambda queries, position, found: queries.elements(found, page, position)
+        )
+    )
 
 
 @router.post(
@@ -100,9 +110,12 @@ async def remove_rows(table: TableParameter, rows: RemoveRows, context: Context)
 
 
 @router.get("/rows/{row}", summary="Show a row", responses=problem_responses(NotFoundError))
-async def get_row(table: TableParameter, row: RowParameter, context: Context) -> RowAnswer:
-    """Give a row, with its revision as its ETag."""
-    return context.tag(await context.factory.ask(lambda queries, position: queries.row(table, row, position)))
+async def get_row(table: TableParameter, row: RowParameter, as_of: AsOfParameter, context: Context) -> RowAnswer:
+    """Give a row, with its revision as its ETag, as it is or as it was."""
+    found = await context.factory.ask_about(
+        table, as_of, lambda queries, position, name: queries.row(name, row, position)
+    )
+    return context.tag(context.written(found))
 
 
 @router.patch(

@@ -19,7 +19,7 @@ from stoa_tables.handlers.bodies import (
     multipart_body,
     validated,
 )
-from stoa_tables.handlers.parameters import TableParameter
+from stoa_tables.handlers.parameters import AsOfParameter, TableParameter
 from stoa_tables.problems import (
     ConflictError,
     InvalidRequestError,
@@ -99,9 +99,14 @@ async def create_table(context: CommandContext) -> TableDetail:
 
 
 @router.get("/{table}", summary="Show a table", responses=problem_responses(NotFoundError))
-async def get_table(table: TableParameter, context: Context) -> TableDetail:
-    """Give a table with its columns, workflow, links, and its rows counted by status."""
-    return await context.factory.ask(lambda queries, position: queries.detail(table, position))
+async def get_table(table: TableParameter, as_of: AsOfParameter, context: Context) -> TableDetail:
+    """Give a table with its columns, workflow, links, and its rows counted by status, as it is or as it was.
+
+    With `as_of` also a table that was deleted since, by its id or by the name that it had last.
+    """
+    return context.written(
+        await context.factory.ask_about(table, as_of, lambda queries, position, found: queries.detail(found, position))
+    )
 
 
 @router.patch("/{table}", summary="Rename a table", responses=problem_responses(NotFoundError, NameTakenError))
