@@ -347,6 +347,16 @@ class Stoa:
             page = self.request("GET", path, params=pinned)
             whole = {**whole, "rows": whole["rows"] + page["rows"], "next": page["next"]}
         return {**whole, "rows": whole["rows"][:limit]}
+    def why(self, table: str, row: int) -> dict[str, Any]:
+        """Explain why a row is what it is: a sentence, what differs, and the events that led there.
+
+        Examples
+        --------
+        >>> stoa.why("sources", 7)["component"]["name"]
+        'threshold'
+        """
+        explained: dict[str, Any] = self.request("GET", f"/api/tables/{_quoted(table)}/rows/{row}/why")
+        return explained
 
     # --- files -----------------------------------------------------------------------------------------------------
 

@@ -72,6 +72,7 @@ _COMMANDS = {
     "up": ("stoa.commands.up", "up", "Start all of Stoa on this machine."),
     "table": ("stoa.commands.table", "table", "Look at tables, create, fill, edit and run them."),
     "version": ("stoa.commands.version", "version", "List, compare and restore the workflow versions of a table."),
+    "why": ("stoa.commands.why", "why", "Explain why a row is stale, waits, failed or is current."),
     "status": ("stoa.commands.status", "status", "Count the rows of every table by status."),
     "cancel": ("stoa.commands.status", "cancel", "Cancel the jobs of a table, or of some of its rows."),
     "action": ("stoa.commands.action", "action", "Use workflows that come with Stoa, or make one of a command line."),

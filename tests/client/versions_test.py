@@ -69,6 +69,19 @@ def test_a_workflow_is_changed_compared_and_restored(at_stoa: Command, adding: s
     assert [row["status"] for row in at_stoa("table", "show", adding, "--json").json["rows"]] == ["current", "stale"]
 
 
+def test_a_row_is_explained(at_stoa: Command, adding: str) -> None:
+    at_stoa("table", "edit", adding, 1, "b=5")
+    explained = at_stoa("why", adding, 1)
+    first, *chain = explained.output.splitlines()
+    assert first.startswith(f"Row 1 of {adding} is stale: input 'b' changed from 1 to 5 (")
+    assert any(re.search(rf"{adding} +1 +Changed b from 1 to 5", line) for line in chain)
+    found = at_stoa("why", adding, 1, "--json").json
+    assert (found["sentence"], found["component"]["name"]) == (first, "b")
+    refused = at_stoa("why", adding, 9)
+    assert (refused.status, refused.output) == (2, "")
+    assert "has no row 9" in refused.errors
+
+
 def test_a_change_is_previewed(at_stoa: Command, adding: str, tmp_path: Path) -> None:
     told = at_stoa("table", "preview", "edit", adding, 1, "b=5")
     assert told.output.startswith(f"1 row of {adding} would have to be computed anew")
