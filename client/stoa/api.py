@@ -347,6 +347,7 @@ class Stoa:
             page = self.request("GET", path, params=pinned)
             whole = {**whole, "rows": whole["rows"] + page["rows"], "next": page["next"]}
         return {**whole, "rows": whole["rows"][:limit]}
+
     def why(self, table: str, row: int) -> dict[str, Any]:
         """Explain why a row is what it is: a sentence, what differs, and the events that led there.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -54,29 +54,38 @@ class _Step:
 
 def touched_rows(envelope: Envelope) -> frozenset[int] | None:
     """Tell which rows an event is about; None for all of the table's."""
-    data = envelope.data
-    if envelope.name in {
-        "rows-added",
-        "row-edited",
-        "sources-moved",
-        "derived-values-changed",
-        "corrections-confirmed",
-        "rows-accepted",
-        "rows-restored",
-        "updates-withheld",
-    }:
-        return frozenset(row["row"] for row in data["rows"])
-    if envelope.name in {"rows-removed", "rows-pinned", "row-flagged", "row-locked"}:
-        return frozenset(data["rows"])
-    if envelope.name == "row-status-changed":
-        return frozenset(change["row"] for change in data["changes"])
-    if envelope.name in {"outputs-recorded", "row-commented"}:
-        return frozenset([data["row"]])
-    if envelope.name in {"table-invalidated", "rows-confirmed"}:
-        return None if data["rows"] is None else frozenset(data["rows"])
-    if envelope.name in {"workflow-changed", "table-deleted"}:
-        return None
-    return frozenset()
+    tell = _ROWS_OF.get(envelope.name)
+    rows = () if tell is None else tell(envelope.data)
+    return None if rows is None else frozenset(rows)
+
+
+def _named(data: Mapping[str, Any]) -> Iterable[int] | None:
+    rows: Iterable[int] | None = data["rows"]
+    return rows
+
+
+_ROWS_OF: Mapping[str, Callable[[Mapping[str, Any]], Iterable[int] | None]] = {
+    **dict.fromkeys(
+        (
+            "corrections-confirmed",
+            "derived-values-changed",
+            "outputs-imported",
+            "row-edited",
+            "rows-accepted",
+            "rows-added",
+            "rows-restored",
+            "sources-moved",
+            "updates-withheld",
+        ),
+        lambda data: [row["row"] for row in data["rows"]],
+    ),
+    **dict.fromkeys(
+        ("row-flagged", "row-locked", "rows-confirmed", "rows-pinned", "rows-removed", "table-invalidated"), _named
+    ),
+    **dict.fromkeys(("outputs-recorded", "row-commented"), lambda data: [data["row"]]),
+    **dict.fromkeys(("table-deleted", "workflow-changed"), lambda _: None),
+    "row-status-changed": lambda data: [change["row"] for change in data["changes"]],
+}
 
 
 class ChangeFeed:
