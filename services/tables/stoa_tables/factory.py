@@ -19,6 +19,7 @@ from stoa_tables.preview import Rehearsal
 from stoa_tables.queries import Queries
 from stoa_tables.service import TableService
 from stoa_tables.store import Store
+from stoa_tables.undo_service import UndoService
 from stoa_tables.versions import VersionService
 
 if TYPE_CHECKING:
@@ -62,6 +63,10 @@ class Factory:
     def create_correction_service(self) -> CorrectionService:
         """Make what carries out commands that concern corrections."""
         return self._create(CorrectionService)
+
+    def create_undo_service(self) -> UndoService:
+        """Make what undoes and redoes people's own edits."""
+        return self._create(UndoService)
 
     def create_mark_service(self) -> MarkService:
         """Make what carries out commands of flags, comments, locks and views."""

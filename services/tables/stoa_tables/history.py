@@ -67,6 +67,9 @@ def _edited(event: events.RowEdited, row: int, names: Mapping[str, str]) -> tupl
     if event.reason is not None:
         why = f": {event.reason}"
     details = {"revision": edit.revision, "changes": edit.changes, "previous": edit.previous, **_why(event.cause)}
+    if event.undoes is not None:
+        why = f", to take an edit back{why}"
+        details["undoes"] = event.undoes
     if event.reason is not None:
         details["reason"] = event.reason
     reset = ""

@@ -52,6 +52,12 @@ def _withheld(event: events.UpdatesWithheld, row: int, names: Mapping[str, str])
     return f"Kept by its lock, though {', '.join(found.values)} changed because of {table}", details
 
 
+def _restored(event: events.RowsRestored, row: int, names: Mapping[str, str]) -> _Told:
+    del names
+    found = next(item for item in event.rows if item.row == row)
+    return "Put back", {"revision": found.revision, "inputs": found.inputs, "undoes": event.undoes}
+
+
 def _short(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"
@@ -63,5 +69,6 @@ TOLD: dict[type, Callable[[Any, int, Mapping[str, str]], _Told]] = {
     events.RowCommented: _commented,
     events.CommentEdited: _comment_edited,
     events.RowLocked: _locked,
+    events.RowsRestored: _restored,
     events.UpdatesWithheld: _withheld,
 }

@@ -12,6 +12,8 @@ __all__ = [
     "blob",
     "comment",
     "comment_version",
+    "edit_step",
+    "edit_step_event",
     "element",
     "flag",
     "idempotency_key",
@@ -21,6 +23,7 @@ __all__ = [
     "metadata",
     "own",
     "read_model",
+    "removed_row",
     "row",
     "row_event",
     "row_file",
@@ -305,6 +308,45 @@ saved_view = sa.Table(
     sa.Column("name", sa.String(200), nullable=False),
     _json("specification"),
     sa.Index("ix_saved_view_table_id", "table_id"),
+)
+
+# --- what can be undone ------------------------------------------------------------------------------------------------
+
+edit_step = sa.Table(
+    "edit_step",
+    read_model,
+    sa.Column("table_id", sa.String(36), primary_key=True),
+    sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False, doc="Of its first event"),
+    sa.Column("last", sa.BigInteger, nullable=False, doc="The position of its last event"),
+    sa.Column("actor", sa.String(200), nullable=False),
+    sa.Column("correlationid", sa.String(200), nullable=False),
+    sa.Column("kind", sa.String(10), nullable=False),
+    sa.Column("rows", sa.BigInteger, nullable=False),
+    sa.Column("time", sa.String(40), nullable=False),
+    sa.Column("undone", sa.Boolean, nullable=False),
+    sa.Index("ix_edit_step_actor", "table_id", "actor", "position"),
+)
+
+edit_step_event = sa.Table(
+    "edit_step_event",
+    read_model,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("table_id", sa.String(36), nullable=False),
+    sa.Column("step", sa.BigInteger, nullable=False),
+    sa.Column("position", sa.BigInteger, nullable=False),
+    sa.Column("undone", sa.Boolean, nullable=False, doc="Whether it takes the step back"),
+    sa.Column("live", sa.Boolean, nullable=False, doc="Whether no later event takes it back"),
+    _json("corrected", nullable=True, doc="Row to column to what was known of its correction before"),
+    sa.Index("ix_edit_step_event_step", "table_id", "step"),
+)
+
+removed_row = sa.Table(
+    "removed_row",
+    read_model,
+    sa.Column("table_id", sa.String(36), primary_key=True),
+    sa.Column("row", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    _json("inputs"),
 )
 
 blob = sa.Table(

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from stoa_chassis.problems import Problem
 
 __all__ = [
+    "ChangedSinceError",
     "ConflictError",
     "CycleError",
     "ForbiddenError",
@@ -73,6 +74,14 @@ class ConflictError(Problem):
     status: ClassVar[int] = 409
     code: ClassVar[str] = "conflict"
     title: ClassVar[str] = "The table does not allow this"
+
+
+class ChangedSinceError(Problem):
+    """Somebody changed since what is to be undone or redone."""
+
+    status: ClassVar[int] = 409
+    code: ClassVar[str] = "changed-since"
+    title: ClassVar[str] = "Somebody changed this since"
 
 
 class CycleError(Problem):

@@ -25,6 +25,14 @@ from stoa_tables.elements import split
 from stoa_tables.marks_projection import MARKS, forget_marks
 from stoa_tables.models import NO_ELEMENT, read_model
 from stoa_tables.store import Store, belongs, chunks
+from stoa_tables.undo_projection import (
+    StepBook,
+    corrections_restored,
+    forget_steps,
+    keep_removed,
+    rows_restored,
+    touched,
+)
 from stoa_tables.version_projection import remember_version
 
 __all__ = ["TablesProjection"]
@@ -182,6 +190,7 @@ class Batch:
         self._gone_files: list[dict[str, Any]] = []
         self._new_files: list[dict[str, Any]] = []
         self._joined: dict[str, set[int]] = {}
+        self.steps = StepBook(self)
 
     def apply(self, envelope: Envelope) -> None:
         """Take one event."""
@@ -204,6 +213,7 @@ class Batch:
         self.flush()
         for known in (self._tables, self._states, self._inputs, self._mapped):
             known.clear()
+        self.steps.forget()
 
     # --- what is gathered ---
 
@@ -321,6 +331,7 @@ class Batch:
         if counts:
             self.connection.execute(self.statements.count, counts)
         self.insert("row_event", self._events)
+        self.steps.flush()
         joined, self._joined = self._joined, {}
         self._updates, self._gone_elements, self._new_elements, self._events = [], [], [], []
         self._gone_files, self._new_files = [], []
@@ -476,12 +487,19 @@ def _row_edited(batch: Batch, event: events.RowEdited) -> None:
     )
     unless_restored: RowStatus = "stale" if table is None else table.status_of_new_rows
     made = {**_who(batch), "reason": event.reason}
+    undone = None if event.undoes is None else batch.steps.before(event.undoes)
+    before: dict[str, dict[str, Any]] = {}
     for edit in event.rows:
         row, state = inputs[edit.row], states[edit.row]
         row.values = {**row.values, **edit.changes}
         if event.cause is None and row.link is not None:
             derived_columns = batch.mapped(event.table, row.link)
-            row.corrected = corrections.after_edit(row.corrected, edit, derived_columns=derived_columns, made=made)
+            known = row.corrected
+            if cells := touched(known, edit, derived_columns):
+                before[str(edit.row)] = cells
+            row.corrected = corrections.after_edit(known, edit, derived_columns=derived_columns, made=made)
+            if undone is not None:
+                row.corrected = corrections_restored(known, edit, undone.get(str(edit.row), {}))
         status = "current" if edit.current else unless_restored
         batch.count([state.status], [status])
         state.revision, state.status = edit.revision, status
@@ -500,6 +518,8 @@ def _row_edited(batch: Batch, event: events.RowEdited) -> None:
             batch.update(batch.statements.restored, edit.row, outputs_revision=edit.revision)
     batch.remember(rows)
     batch.index_for_joins(rows)
+    if event.cause is None:
+        batch.steps.take(event, len(rows), before)
 
 
 def _who(batch: Batch) -> dict[str, Any]:
@@ -617,15 +637,20 @@ def _rows_added(batch: Batch, event: events.RowsAdded) -> None:
     batch.remember(rows)
     batch.update_table(next_row=max(rows) + 1)
     batch.index_for_joins(rows)
+    if event.cause is None:
+        batch.steps.take(event, len(rows))
 
 
 def _rows_removed(batch: Batch, event: events.RowsRemoved) -> None:
     statuses = batch.store.statuses(event.table, event.rows)
+    kept = keep_removed(batch, event.rows) if event.cause is None else 0
     for name in ("row", "element", "row_file"):
         batch.delete_rows(name, event.rows)
     batch.count(statuses.values(), [])
     batch.remember(event.rows)
     batch.index_for_joins(event.rows)
+    if kept:
+        batch.steps.take(event, kept)
 
 
 def _sources_moved(batch: Batch, event: events.SourcesMoved) -> None:
@@ -669,6 +694,7 @@ def _table_deleted(batch: Batch, event: events.TableDeleted) -> None:
     batch.connection.execute(sa.delete(parent).where(parent.c.link.in_(mine)))
     batch.delete_all("link", "element", "row", "row_file", "status_count")
     forget_marks(batch, event.table)
+    forget_steps(batch)
     batch.update_table(deleted=True)
 
 
@@ -690,6 +716,7 @@ _EVOLVE: dict[type, Callable[[Batch, Any], None]] = {
     events.WorkflowChanged: _workflow_changed,
     events.RowsAdded: _rows_added,
     events.RowsRemoved: _rows_removed,
+    events.RowsRestored: rows_restored,
     events.SourcesMoved: _sources_moved,
     events.ColumnDescribed: _column_described,
     events.TableLinked: _table_linked,

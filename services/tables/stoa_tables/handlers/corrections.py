@@ -12,7 +12,7 @@ from stoa_tables.correction_service import list_corrections
 from stoa_tables.correction_wire import ChosenCorrections, ConfirmCorrections, Confirmed, CorrectionPage
 from stoa_tables.handlers.bodies import LimitedRoute
 from stoa_tables.handlers.parameters import TableParameter
-from stoa_tables.problems import ConflictError, InvalidRequestError, NotFoundError, TooLargeError
+from stoa_tables.problems import ConflictError, InvalidRequestError, LockedError, NotFoundError, TooLargeError
 from stoa_tables.wire import Edited
 
 __all__ = ["router"]
@@ -41,7 +41,7 @@ async def get_corrections(
 @router.post(
     "/reset",
     summary="Take corrections back",
-    responses=problem_responses(NotFoundError, ConflictError, InvalidRequestError, TooLargeError),
+    responses=problem_responses(NotFoundError, ConflictError, InvalidRequestError, TooLargeError, LockedError),
 )
 async def reset_corrections(table: TableParameter, chosen: ChosenCorrections, context: CommandContext) -> Edited:
     """Let corrected cells hold again what is derived, all of them in one step."""

@@ -15,6 +15,7 @@ from stoa_tables.problems import (
     ConflictError,
     InvalidFilterError,
     InvalidValuesError,
+    LockedError,
     NotFoundError,
     PreconditionError,
     TooLargeError,
@@ -96,14 +97,20 @@ async def add_rows(table: TableParameter, context: CommandContext) -> Added:
 @router.patch(
     "/rows",
     summary="Edit rows",
-    responses=problem_responses(NotFoundError, ConflictError, PreconditionError, InvalidValuesError, TooLargeError),
+    responses=problem_responses(
+        NotFoundError, ConflictError, PreconditionError, InvalidValuesError, TooLargeError, LockedError
+    ),
 )
 async def edit_rows(table: TableParameter, edits: EditRows, context: Context) -> Edited:
     """Edit cells of several rows: all of the edits are made, or none."""
     return context.written(await context.factory.create_table_service().edit_rows(table, edits))
 
 
-@router.delete("/rows", summary="Remove rows", responses=problem_responses(NotFoundError, ConflictError, TooLargeError))
+@router.delete(
+    "/rows",
+    summary="Remove rows",
+    responses=problem_responses(NotFoundError, ConflictError, TooLargeError, LockedError),
+)
 async def remove_rows(table: TableParameter, rows: RemoveRows, context: Context) -> Removed:
     """Remove several rows: all of them, or none. Their ids are never used again."""
     return context.written(await context.factory.create_table_service().remove_rows(table, rows.rows))
@@ -121,7 +128,7 @@ async def get_row(table: TableParameter, row: RowParameter, as_of: AsOfParameter
 @router.patch(
     "/rows/{row}",
     summary="Edit a row",
-    responses=problem_responses(NotFoundError, ConflictError, PreconditionError, InvalidValuesError),
+    responses=problem_responses(NotFoundError, ConflictError, PreconditionError, InvalidValuesError, LockedError),
 )
 async def edit_row(
     table: TableParameter,
@@ -141,7 +148,7 @@ async def edit_row(
     status_code=204,
     summary="Remove a row",
     response_class=Response,
-    responses=problem_responses(NotFoundError, ConflictError, PreconditionError),
+    responses=problem_responses(NotFoundError, ConflictError, PreconditionError, LockedError),
 )
 async def remove_row(table: TableParameter, row: RowParameter, revision: IfMatch, context: Context) -> Response:
     """Remove a row. Its id is never used again."""

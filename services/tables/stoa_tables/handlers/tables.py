@@ -23,6 +23,7 @@ from stoa_tables.handlers.parameters import AsOfParameter, TableParameter
 from stoa_tables.problems import (
     ConflictError,
     InvalidRequestError,
+    LockedError,
     NameTakenError,
     NotFoundError,
     TooLargeError,
@@ -121,7 +122,7 @@ async def rename_table(table: TableParameter, new: RenameTable, context: Context
     status_code=204,
     summary="Delete a table",
     response_class=Response,
-    responses=problem_responses(NotFoundError, ConflictError),
+    responses=problem_responses(NotFoundError, ConflictError, LockedError),
 )
 async def delete_table(table: TableParameter, context: Context) -> Response:
     """Delete a table from which no other is filled. Its history stays in the log."""

@@ -1,4 +1,4 @@
-"""Flags, comments, locks and views."""
+"""Flags, comments, locks and views, and the steps that can be undone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Create the tables of what people say of rows."""
+    """Create the tables of what people say of rows, and of what they can undo."""
     op.create_table(
         "flag",
         sa.Column("table_id", sa.String(36), nullable=False),
@@ -75,3 +75,37 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("view", name="pk_saved_view"),
     )
     op.create_index("ix_saved_view_table_id", "saved_view", ["table_id"])
+    op.create_table(
+        "edit_step",
+        sa.Column("table_id", sa.String(36), nullable=False),
+        sa.Column("position", sa.BigInteger, nullable=False, autoincrement=False),
+        sa.Column("last", sa.BigInteger, nullable=False),
+        sa.Column("actor", sa.String(200), nullable=False),
+        sa.Column("correlationid", sa.String(200), nullable=False),
+        sa.Column("kind", sa.String(10), nullable=False),
+        sa.Column("rows", sa.BigInteger, nullable=False),
+        sa.Column("time", sa.String(40), nullable=False),
+        sa.Column("undone", sa.Boolean, nullable=False),
+        sa.PrimaryKeyConstraint("table_id", "position", name="pk_edit_step"),
+    )
+    op.create_index("ix_edit_step_actor", "edit_step", ["table_id", "actor", "position"])
+    op.create_table(
+        "edit_step_event",
+        sa.Column("id", sa.String(36), nullable=False),
+        sa.Column("table_id", sa.String(36), nullable=False),
+        sa.Column("step", sa.BigInteger, nullable=False),
+        sa.Column("position", sa.BigInteger, nullable=False),
+        sa.Column("undone", sa.Boolean, nullable=False),
+        sa.Column("live", sa.Boolean, nullable=False),
+        sa.Column("corrected", sa.JSON),
+        sa.PrimaryKeyConstraint("id", name="pk_edit_step_event"),
+    )
+    op.create_index("ix_edit_step_event_step", "edit_step_event", ["table_id", "step"])
+    op.create_table(
+        "removed_row",
+        sa.Column("table_id", sa.String(36), nullable=False),
+        sa.Column("row", sa.BigInteger, nullable=False, autoincrement=False),
+        sa.Column("revision", sa.BigInteger, nullable=False),
+        sa.Column("inputs", sa.JSON, nullable=False),
+        sa.PrimaryKeyConstraint("table_id", "row", name="pk_removed_row"),
+    )
