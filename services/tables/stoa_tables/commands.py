@@ -40,6 +40,7 @@ from stoa_contracts.types import (
     Values,
     table_name_pattern,
 )
+from stoa_tables.column_checks import check_display
 from stoa_tables.corrections import taken_back
 from stoa_tables.derivation import Difference, Wanted
 from stoa_tables.domain import Row, Source, Table, find_path, same
@@ -205,12 +206,14 @@ def describe_column(table: Table, name: str, changes: Mapping[str, Any]) -> list
     name
         The column's name.
     changes
-        Any of label, unit, ucd, utype and description.
+        Any of label, unit, ucd, utype, description and display.
 
     Raises
     ------
     NotFoundError
         If the table has no such column.
+    InvalidRequestError
+        If its values cannot be shown like this.
     """
     column = table.column(name)
     if column is None:
@@ -218,6 +221,7 @@ def describe_column(table: Table, name: str, changes: Mapping[str, Any]) -> list
     described = column.model_copy(update=dict(changes))
     if described == column:
         return []
+    check_display(described)
     return [ColumnDescribed(table=table.id, column=described, previous=column)]
 
 
@@ -318,7 +322,7 @@ def _keep_description(column: Column, known: Column | None) -> Column:
         return column
     kept = {
         name: getattr(known, name)
-        for name in ("label", "description", "unit", "ucd", "utype")
+        for name in ("label", "description", "unit", "ucd", "utype", "display")
         if getattr(column, name) is None and getattr(known, name) is not None
     }
     return column.model_copy(update=kept) if kept else column

@@ -16,6 +16,7 @@ from stoa_contracts.types import Column, Values
 from stoa_tables import commands
 from stoa_tables.bundle import Bundle
 from stoa_tables.cascade import Recorder
+from stoa_tables.column_checks import check_display, check_meaning
 from stoa_tables.column_types import normal_type
 from stoa_tables.command_service import CommandService
 from stoa_tables.commands import DescribedWorkflow, Edit, RowsChangedError
@@ -78,6 +79,8 @@ class TableService(CommandService):
 
     async def create_table(self, new: CreateTable) -> TableDetail:
         """Create a plain table or a join."""
+        for column in new.columns or ():
+            await asyncio.to_thread(check_meaning, {"unit": column.unit, "ucd": column.ucd})
 
         def command(recorder: Recorder) -> TableDetail:
             refuse_taken_name(recorder.store, new.name)
@@ -182,6 +185,7 @@ class TableService(CommandService):
 
     async def describe_column(self, name: str, column: str, changes: Mapping[str, Any]) -> TableDetail:
         """Change what is said of a column."""
+        await asyncio.to_thread(check_meaning, changes)
 
         def command(recorder: Recorder) -> TableDetail:
             table = Queries(recorder.store).table(name)
@@ -318,6 +322,7 @@ class TableService(CommandService):
 def _plain_column(new: NewColumn) -> Column:
     column = Column(**{**new.model_dump(), "role": "input", "type": normal_type(new.type, new.name)})
     check_default(column)
+    check_display(column)
     return column
 
 

@@ -10,6 +10,7 @@ from stoa_contracts.types import (
     Column,
     ColumnRole,
     Digest,
+    Display,
     FileReference,
     LinkKind,
     LinkSpecification,
@@ -106,6 +107,7 @@ class NewColumn(_Request):
     ucd: Words | None = Field(default=None, description="UCD1+ word or words.")
     utype: Words | None = None
     default: Any = None
+    display: Display | None = Field(default=None, description="How people see the values.")
 
 
 class NewJoin(_Request):
@@ -232,6 +234,11 @@ class ColumnDescription(_Request):
     ucd: Words | None = Field(default=None, description="UCD1+ word or words.")
     utype: Words | None = None
     description: Words | None = None
+    display: Display | None = Field(
+        default=None,
+        description="How people see the values: a link, an image or the preview of a FITS file where they are files or"
+        " addresses, sexagesimal where they are numbers.",
+    )
 
 
 # --- rows --------------------------------------------------------------------------------------------------------------

@@ -150,14 +150,18 @@ async def change_workflow(table: TableParameter, context: Context) -> TableDetai
         return context.written(changed)
 
 
-@router.patch("/{table}/columns/{column}", summary="Describe a column", responses=problem_responses(NotFoundError))
+@router.patch(
+    "/{table}/columns/{column}",
+    summary="Describe a column",
+    responses=problem_responses(NotFoundError, InvalidRequestError),
+)
 async def describe_column(
     table: TableParameter,
     column: Annotated[str, Path(description="The column's name.", max_length=200)],
     description: ColumnDescription,
     context: Context,
 ) -> TableDetail:
-    """Change a column's label, unit, UCD, utype or description."""
+    """Change a column's label, unit, UCD, utype, description, or how its values are shown."""
     service = context.factory.create_table_service()
     changes = description.model_dump(exclude_unset=True)
     return context.written(await service.describe_column(table, column, changes))
