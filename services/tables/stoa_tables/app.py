@@ -23,6 +23,7 @@ from stoa_tables.handlers import (
     steps,
     tables,
     versions,
+    why,
     workflows,
 )
 from stoa_tables.models import metadata
@@ -79,6 +80,7 @@ def create_app(settings: TablesSettings, *, bus: Bus | None = None) -> FastAPI:
         workflows.router,
         versions.router,
         preview.router,
+        why.router,
         actions.router,
     ]
     app = create_service_app(SERVICE, context, routers, description=_DESCRIPTION, on_start=start)

@@ -8,12 +8,13 @@ from typing import Any
 
 from stoa_contracts.envelope import Envelope
 from stoa_contracts.events import tables as events
+from stoa_contracts.registry import Event
 from stoa_contracts.types import Cause
 from stoa_tables.content_history import CONTENT
 from stoa_tables.marks_history import TOLD as MARKS
 from stoa_tables.wire import RowEvent
 
-__all__ = ["tell"]
+__all__ = ["tell", "tells"]
 
 _LONGEST = 60
 _MOST_CELLS = 4
@@ -42,6 +43,11 @@ def tell(envelope: Envelope, row: int, names: Mapping[str, str]) -> RowEvent:
         summary=summary,
         details=details,
     )
+
+
+def tells(event: Event) -> bool:
+    """Tell whether an event has a sentence of its own."""
+    return type(event) in _TOLD
 
 
 def _added(event: events.RowsAdded, row: int, names: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
