@@ -75,6 +75,20 @@ async def test_an_edit_says_which_rows_it_makes_stale_and_how_long_they_took(sto
     assert found["changes"]
 
 
+async def test_what_is_below_an_edited_row_is_only_suspected(stoa: Harness) -> None:
+    await survey(stoa)
+    found = await preview(stoa, "sources", {"edits": [{"row": 2, "values": {"sigma": 5.0}}]})
+    assert by_name(found, "stale", "suspected", "seconds", "seconds_suspected", "runs") == {
+        "sources": (1, 0, 30.0, 0.0, 1),
+        "fits": (0, 2, 0.0, 7.0, 2),
+    }
+    assert (found["stale"], found["suspected"], found["seconds"]) == (1, 2, 30.0)
+    assert found["summary"] == (
+        "1 row of sources would have to be computed anew, about 30 s one after the other. 2 rows of fits would wait for what they "
+        "depend on, and be computed only if that comes out otherwise."
+    )
+
+
 async def test_the_change_itself_does_what_its_preview_said(stoa: Harness) -> None:
     await survey(stoa)
     edits = {"edits": [{"row": row, "values": {"sigma": 5.0}} for row in (1, 2)]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
@@ -11,23 +10,15 @@ import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stoa_chassis.database import Database
-from stoa_chassis.log import event as log_event
 from stoa_chassis.projection import EventStore
-from stoa_contracts.events.tables import OutputsRecorded, RowEdited, RowsAdded, RowsRemoved, RowsRestored
-from stoa_contracts.registry import load_event
+from stoa_contracts.events.tables import RowEdited, RowsAdded, RowsRemoved, RowsRestored
 from stoa_tables.domain import Table
-from stoa_tables.store import Store
+from stoa_tables.store import Store, chunks
 from stoa_tables.wire import NewLink, RowEdit, RowId
 
 __all__ = ["Preview", "PreviewRequest", "PreviewTable", "Rehearsal"]
 
 _A = TypeVar("_A")
-
-#: So many recorded runs tell how long the next ones take.
-_RUNS = 100
-
-#: So far back they are looked for among all events of a table.
-_EVENTS_BACK = 20_000
 
 _MINUTE_S = 60
 _HOUR_S = 3600
@@ -81,7 +72,7 @@ class PreviewTable(BaseModel):
     seconds_suspected: float | None = Field(
         description="Likewise for the suspected ones, if all of them were computed."
     )
-    runs: int = Field(description="Recorded runs on which the estimate rests.")
+    runs: int = Field(description="Rows on whose last runs the estimate rests.")
     basis: Literal["rows", "table"] | None = Field(
         description="Whether these were runs of the very rows, or only of others of the table."
     )
@@ -189,8 +180,7 @@ class Rehearsal:
 def _stale(connection: sa.Connection, events: EventStore, table: str) -> dict[int, bool]:
     """Give the stale rows of a table, and whether they are only suspected."""
     row = events.tables["row"]
-    suspected = row.c.suspected if "suspected" in row.c else sa.false().label("suspected")
-    statement = sa.select(row.c.row, suspected).where(row.c.table_id == table, row.c.status == "stale")
+    statement = sa.select(row.c.row, row.c.suspected).where(row.c.table_id == table, row.c.status == "stale")
     return {entry.row: bool(entry.suspected) for entry in connection.execute(statement)}
 
 
@@ -268,53 +258,29 @@ class _Estimate:
 
 
 class _Runs:
-    """How long recorded runs took."""
+    """How long the last runs took."""
 
     def __init__(self, connection: sa.Connection, events: EventStore) -> None:
         self._connection = connection
-        self._row_event = events.tables["row_event"]
+        self._row = events.tables["row"]
 
     def estimate(self, table: str, rows: Sequence[int]) -> _Estimate:
         """Estimate how long a run of some rows takes: as their last ones did, or the last ones of the table."""
-        seconds = self._of_rows(table, rows)
-        if seconds:
-            return _Estimate(sum(seconds) / len(seconds), len(seconds), "rows")
-        seconds = self._of_table(table)
-        if seconds:
-            return _Estimate(sum(seconds) / len(seconds), len(seconds), "table")
-        return _Estimate(None, 0, None)
+        number, total = 0, 0.0
+        for some in chunks(rows):
+            runs, seconds = self._seconds(table, self._row.c.row.in_(some))
+            number, total = number + runs, total + seconds
+        if number:
+            return _Estimate(total / number, number, "rows")
+        number, total = self._seconds(table)
+        return _Estimate(total / number, number, "table") if number else _Estimate(None, 0, None)
 
-    def _of_rows(self, table: str, rows: Sequence[int]) -> list[float]:
-        # Rows next to each other are often alike: those that are looked at lie evenly among all.
-        sample = rows[:: max(1, len(rows) // _RUNS)][:_RUNS]
-        item = self._row_event
-        statement = (
-            sa.select(sa.func.max(item.c.position))
-            .where(item.c.table_id == table, item.c.row.in_(sample), item.c.job.is_not(None))
-            .group_by(item.c.row)
-        )
-        positions = list(self._connection.execute(statement).scalars())
-        return self._seconds(log_event.c.position.in_(positions))
-
-    def _of_table(self, table: str) -> list[float]:
-        mine = log_event.c.stream == table
-        newest = sa.select(sa.func.max(log_event.c.version)).where(mine).scalar_subquery()
-        return self._seconds(mine, log_event.c.version > newest - _EVENTS_BACK)
-
-    def _seconds(self, *where: sa.ColumnElement[bool]) -> list[float]:
-        statement = (
-            sa.select(log_event.c.schema_version, log_event.c.data)
-            .where(*where, log_event.c.type == "outputs-recorded")
-            .order_by(log_event.c.stream, log_event.c.version.desc())
-            .limit(_RUNS)
-        )
-        found: list[float] = []
-        for entry in self._connection.execute(statement):
-            event = load_event("tables", "outputs-recorded", entry.schema_version, json.loads(entry.data))
-            # Outputs that were taken over from another job say nothing about how long it takes to make them.
-            if isinstance(event, OutputsRecorded) and event.reused_from is None:
-                found.append(event.usage.wall_s)
-        return found
+    def _seconds(self, table: str, *where: sa.ColumnElement[bool]) -> tuple[int, float]:
+        # What was taken over from another job says nothing about how long it takes to make it, and does not stand there.
+        wall_s = self._row.c.outputs_wall_s
+        statement = sa.select(sa.func.count(wall_s), sa.func.sum(wall_s)).where(self._row.c.table_id == table, *where)
+        number, total = self._connection.execute(statement).one()
+        return number, total or 0.0
 
 
 # --- for people --------------------------------------------------------------------------------------------------------
