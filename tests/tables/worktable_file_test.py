@@ -39,16 +39,16 @@ K_int I_file I_float K_str O_float
 """
 
 
-def archive(compression: int = zipfile.ZIP_STORED, **members: bytes | str) -> bytes:
+def archive(how: int = zipfile.ZIP_STORED, /, **members: bytes | str) -> bytes:
     written = io.BytesIO()
-    with zipfile.ZipFile(written, "w", compression) as file:
+    with zipfile.ZipFile(written, "w", how) as file:
         for name, content in members.items():
             file.writestr(name.replace("__", "."), content)
     return written.getvalue()
 
 
 def old_file(**members: bytes | str) -> bytes:
-    whole = {
+    whole: dict[str, bytes | str] = {
         "workflow__cwl": TOOL,
         "template__yml": "sigma: 5\nname: x\n",
         "table__txt": TABLE,
@@ -57,7 +57,7 @@ def old_file(**members: bytes | str) -> bytes:
         "run__sh": "echo\n",
         **members,
     }
-    return archive(**{name: content for name, content in whole.items() if content is not None})
+    return archive(**whole)
 
 
 def read(content: bytes) -> WorktableFile:

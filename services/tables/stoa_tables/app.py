@@ -25,6 +25,7 @@ from stoa_tables.handlers import (
     versions,
     why,
     workflows,
+    worktable_files,
 )
 from stoa_tables.models import metadata
 from stoa_tables.preview import PreviewRequest
@@ -82,6 +83,7 @@ def create_app(settings: TablesSettings, *, bus: Bus | None = None) -> FastAPI:
         preview.router,
         why.router,
         actions.router,
+        worktable_files.router,
     ]
     app = create_service_app(SERVICE, context, routers, description=_DESCRIPTION, on_start=start)
     app.state.changes = feed

@@ -21,6 +21,7 @@ from stoa_tables.service import TableService
 from stoa_tables.store import Store
 from stoa_tables.undo_service import UndoService
 from stoa_tables.versions import VersionService
+from stoa_tables.worktable_file_service import WorktableFileService
 
 if TYPE_CHECKING:
     from stoa_tables.context import TablesContext
@@ -71,6 +72,10 @@ class Factory:
     def create_mark_service(self) -> MarkService:
         """Make what carries out commands of flags, comments, locks and views."""
         return self._create(MarkService)
+
+    def create_worktable_file_service(self) -> WorktableFileService:
+        """Make what imports worktable files."""
+        return self._create(WorktableFileService)
 
     def create_rehearsal(self) -> Rehearsal:
         """Make what carries out commands and undoes them."""

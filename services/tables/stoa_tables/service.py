@@ -46,7 +46,7 @@ from stoa_tables.wire import (
     TableDetail,
 )
 
-__all__ = ["TableService", "refuse_taken_name"]
+__all__ = ["TableService", "describe_workflow", "keep_files", "refuse_taken_name"]
 
 
 class TableService(CommandService):
@@ -56,7 +56,7 @@ class TableService(CommandService):
 
     async def create_worktable(self, new: NewWorktable, files: Mapping[str, bytes]) -> TableDetail:
         """Create a worktable from the files of a workflow."""
-        workflow, warnings = await asyncio.to_thread(_describe, files, new.main)
+        workflow, warnings = await asyncio.to_thread(describe_workflow, files, new.main)
 
         def command(recorder: Recorder) -> TableDetail:
             refuse_taken_name(recorder.store, new.name)
@@ -70,7 +70,7 @@ class TableService(CommandService):
                 description=new.description,
             )
             recorder.record(table, created)
-            _keep_files(recorder.connection, files)
+            keep_files(recorder.connection, files)
             recorder.record(table, commands.change_workflow(_table(recorder, table), workflow))
             return self._detail(recorder, table).model_copy(update={"warnings": warnings})
 
@@ -147,7 +147,7 @@ class TableService(CommandService):
 
     async def change_workflow(self, name: str, files: Mapping[str, bytes], main: str | None) -> TableDetail:
         """Give a worktable another workflow version."""
-        workflow, warnings = await asyncio.to_thread(_describe, files, main)
+        workflow, warnings = await asyncio.to_thread(describe_workflow, files, main)
 
         def command(recorder: Recorder) -> TableDetail:
             table = Queries(recorder.store).table(name)
@@ -176,7 +176,7 @@ class TableService(CommandService):
             current=store.of_version(table.id, workflow.version),
         )
         if recorder.record(table.id, events):
-            _keep_files(recorder.connection, files)
+            keep_files(recorder.connection, files)
             # The inputs may have other types now, which take other values.
             for link in store.links_of(table.id):
                 recorder.follow(link.parents[0], store.row_ids(link.parents[0]), kind="link", only=(table.id, link))
@@ -330,7 +330,8 @@ def _table(recorder: Recorder, table: str) -> Table:
     return Queries(recorder.store).table(table)
 
 
-def _describe(files: Mapping[str, bytes], main: str | None) -> tuple[DescribedWorkflow, list[str]]:
+def describe_workflow(files: Mapping[str, bytes], main: str | None) -> tuple[DescribedWorkflow, list[str]]:
+    """Validate the files of a workflow; give what they are, and what a person should know of them."""
     bundle = Bundle.from_files(files, main)
     found = describe(bundle)
     workflow = DescribedWorkflow(
@@ -361,7 +362,8 @@ def refuse_taken_name(store: Store, name: str, *, but: str | None = None) -> Non
             raise NameTakenError(f"There is a table called {table.name} already", name=table.name, table=table.id)
 
 
-def _keep_files(connection: sa.Connection, files: Mapping[str, bytes]) -> None:
+def keep_files(connection: sa.Connection, files: Mapping[str, bytes]) -> None:
+    """Keep the files of a workflow by their content."""
     contents = {hashlib.sha256(content).hexdigest(): content for content in files.values()}
     known = set(connection.execute(sa.select(blob.c.sha256).where(blob.c.sha256.in_(contents))).scalars())
     entries = [
