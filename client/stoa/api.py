@@ -107,6 +107,24 @@ class Stoa:
         except ValueError as error:
             raise UnreachableError(f"{self.url} answers, but not as a Stoa does; does STOA_URL name one?") from error
 
+    def download(self, path: str) -> bytes:
+        """Give the bytes of an answer that is no JSON.
+
+        Raises
+        ------
+        StoaError
+            If Stoa refuses.
+        UnreachableError
+            If no Stoa answers.
+        """
+        try:
+            answer = self._sent("GET", path)
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise self._unreachable(error) from error
+        if answer.is_error:
+            raise self._refused(answer)
+        return answer.content
+
     def _sent(self, method: str, path: str, **more: Any) -> httpx.Response:
         """Send a request, again where a service was just started anew and sending it twice does no harm."""
         pauses = _PAUSES_S if method in {"GET", "POST"} and "files" not in more else ()
