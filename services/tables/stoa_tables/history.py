@@ -116,6 +116,13 @@ def _recorded(event: events.OutputsRecorded, row: int, names: Mapping[str, str])
     return f"{result}{elements} for revision {event.revision}, after {event.usage.wall_s:.3g} s", details
 
 
+def _outputs_imported(event: events.OutputsImported, row: int, names: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+    del names
+    imported = next(item for item in event.rows if item.row == row)
+    details = {**imported.model_dump(mode="json", exclude={"row"}), "workflow_version": event.workflow_version}
+    return f"Outputs that came in {event.imported_from.name}", details
+
+
 def _status(event: events.RowStatusChanged, row: int, names: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
     del names
     change = [item for item in event.changes if item.row == row][-1]
@@ -152,6 +159,7 @@ _TOLD: dict[type, Callable[[Any, int, Mapping[str, str]], tuple[str, dict[str, A
     events.RowsAdded: _added,
     events.RowEdited: _edited,
     events.RowsRemoved: _removed,
+    events.OutputsImported: _outputs_imported,
     events.OutputsRecorded: _recorded,
     events.RowStatusChanged: _status,
     events.WorkflowChanged: _workflow,

@@ -34,6 +34,7 @@ from stoa_tables.undo_projection import (
     touched,
 )
 from stoa_tables.version_projection import remember_version
+from stoa_tables.worktable_file_projection import outputs_imported
 
 __all__ = ["TablesProjection"]
 
@@ -703,6 +704,7 @@ _STATUSES: tuple[RowStatus, ...] = get_args(RowStatus)
 _GATHER: dict[type, Callable[[Batch, Any], None]] = {
     events.CorrectionsConfirmed: _corrections_confirmed,
     events.DerivedValuesChanged: _derived_values_changed,
+    events.OutputsImported: outputs_imported,
     events.OutputsRecorded: _outputs_recorded,
     events.RowEdited: _row_edited,
     events.RowStatusChanged: _row_status_changed,

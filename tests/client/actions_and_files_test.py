@@ -1,13 +1,24 @@
-"""Actions, as a user types them at a running Stoa."""
+"""Actions and worktable files, as a user types them at a running Stoa."""
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from tests.client.conftest import Command
 from tests.support.stoa import RunningStoa
+
+COUNT = """\
+cwlVersion: v1.0
+class: CommandLineTool
+baseCommand: [sh, -c, 'echo "{\\"lines\\": $(wc -l < "$0")}" > cwl.output.json']
+inputs:
+  text: {type: File, inputBinding: {position: 1}}
+outputs:
+  lines: {type: int}
+"""
 
 
 def test_an_action_becomes_a_table_that_runs(at_stoa: Command, stoa: RunningStoa, tmp_path: Path) -> None:
@@ -48,3 +59,26 @@ def test_a_command_line_is_wrapped(at_stoa: Command, tmp_path: Path) -> None:
     assert "default.sex is taken as the value of -c" in told.errors
     refused = at_stoa("action", "wrap", "ls | wc")
     assert (refused.status, "a pipe" in refused.errors) == (2, True)
+
+
+def test_worktable_files_come_in_with_their_data_and_go_out(
+    at_stoa: Command, stoa: RunningStoa, tmp_path: Path
+) -> None:
+    old = tmp_path / "counts.wtx"
+    with zipfile.ZipFile(old, "w") as archive:
+        archive.writestr("workflow.cwl", COUNT)
+        archive.writestr("table.txt", "__bindex__ text lines\nK_int I_file O_int\n\n0 one.txt 1\n1 two.txt -\n")
+        archive.writestr("tracking.txt", "COMPLETE\nPENDING\n")
+        archive.writestr("one.txt", "a\n")
+        archive.writestr("two.txt", "a\nb\n")
+    imported = at_stoa("wtx", "import", old)
+    assert imported.output == "Created counts with 1 current, 1 stale rows.\n", imported.errors
+    assert at_stoa("table", "run", "counts", "--watch").status == 0
+    assert [row["values"]["lines"] for row in stoa.rows("counts")] == [1, 2]
+    exported = at_stoa("wtx", "export", "counts", "--folder", tmp_path / "out")
+    assert exported.output == f"Wrote {tmp_path / 'out' / 'counts.wtx'}.\n"
+    with zipfile.ZipFile(tmp_path / "out" / "counts.wtx") as archive:
+        assert archive.read("tracking.txt") == b"COMPLETE\nCOMPLETE\n"
+    broken = tmp_path / "broken.wtx"
+    broken.write_bytes(old.read_bytes()[:-30])
+    assert at_stoa("wtx", "import", broken).status == 2
