@@ -66,24 +66,24 @@ KEPT = {
 }
 
 
-def archive(table: str, tracking: str = "", links: str = "\n\n", **files: bytes) -> bytes:
+def archive(table: str, tracking: str = "", links: str = "\n\n", workflow: bytes = b"{}") -> bytes:
     written = io.BytesIO()
     with zipfile.ZipFile(written, "w") as file:
-        members: dict[str, str | bytes] = {"table.txt": table, "tracking.txt": tracking, "links.txt": links}
-        for name, content in {**members, "workflow.cwl": "{}", "template.yml": "sigma: 4.5\n", **files}.items():
-            file.writestr(name, content)
+        file.writestr("table.txt", table)
+        file.writestr("tracking.txt", tracking)
+        file.writestr("links.txt", links)
+        file.writestr("workflow.cwl", workflow)
+        file.writestr("template.yml", "sigma: 4.5\n")
     return written.getvalue()
 
 
 def survey() -> dict[str, bytes]:
     pending = "COMPLETE\nPENDING\n"
     return {
-        "fluxes.wtx": archive(FLUXES, pending, "detections.wtx\n\n", **{"workflow.cwl": MEASURE}),
+        "fluxes.wtx": archive(FLUXES, pending, "detections.wtx\n\n", workflow=MEASURE),
         "archive.wtx": archive(ARCHIVE, "", "\njoined.wtx\n"),
         "joined.wtx": archive(JOINED, "", "archive.wtx,detections.wtx\n\n"),
-        "detections.wtx": archive(
-            DETECTIONS, "COMPLETE\nCOMPLETE\nPENDING\n", "\nfluxes.wtx\n", **{"workflow.cwl": DETECT}
-        ),
+        "detections.wtx": archive(DETECTIONS, "COMPLETE\nCOMPLETE\nPENDING\n", "\nfluxes.wtx\n", workflow=DETECT),
         "detections.service": b"detections.wtx\nra\nsnr\n",
     }
 
@@ -158,7 +158,7 @@ def _shown(row: dict[str, Any]) -> Any:
 
 
 async def test_nothing_is_imported_where_something_is_wrong(quick: Harness) -> None:
-    broken = survey() | {"detections.wtx": archive(DETECTIONS.replace("187.75", "east"), **{"workflow.cwl": DETECT})}
+    broken = survey() | {"detections.wtx": archive(DETECTIONS.replace("187.75", "east"), workflow=DETECT)}
     refused = await bring(quick, broken, 422, base="file:///data")
     assert "line 5, ra" in refused["detail"]
     assert (await quick.get("/tables"))["tables"] == []
@@ -176,7 +176,8 @@ async def test_nothing_is_imported_where_something_is_wrong(quick: Harness) -> N
 
 async def test_rows_that_their_parent_would_not_give_stay_as_they_are(quick: Harness) -> None:
     fluxes = FLUXES + "2 10.0 1.0 4.0\n"
-    files = survey() | {"fluxes.wtx": archive(fluxes, "", "detections.wtx\n\n", **{"workflow.cwl": MEASURE})}
+    fluxes_file = archive(fluxes, "", "detections.wtx\n\n", workflow=MEASURE)
+    files = survey() | {"fluxes.wtx": fluxes_file}
     del files["joined.wtx"]
     imported = await bring(quick, files, base="file:///data")
     (table,) = [table for table in imported["tables"] if table["name"] == "fluxes"]
