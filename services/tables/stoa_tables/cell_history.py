@@ -52,10 +52,9 @@ class CellReader:
         self.found: list[CellEvent] = []
         """The newest first."""
 
-    @property
-    def decided(self) -> bool:
-        """Whether it is known of each entry whether the cell showed it."""
-        return not self._undecided
+    def suffices(self, limit: int) -> bool:
+        """Tell whether so many of the newest entries are complete: what the cell showed before is known, too."""
+        return not self._undecided and any(entry.shown for entry in self.found[limit:])
 
     def read(self, envelope: Envelope) -> None:
         """Take the event before those that were read."""

@@ -162,11 +162,11 @@ class HistoryQueries:
         place = head + 1 if before is None else before
         done = False
         # One value more tells what the cell showed before the oldest one, and whether there is more.
-        while not done and (len(reader.found) <= limit or not reader.decided):
+        while not done and not reader.suffices(limit):
             batch = list(connection.execute(positions.where(item.c.position < place)).scalars())
             for place in batch:
                 reader.read(self._log.read(connection, after=place - 1, until=place)[0])
-                if len(reader.found) > limit and reader.decided:
+                if reader.suffices(limit):
                     break
             done = len(batch) < _BATCH
         events = reader.complete()
