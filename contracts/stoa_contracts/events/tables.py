@@ -36,6 +36,8 @@ __all__ = [
     "EditedRow",
     "ElementKeySet",
     "FlagDefined",
+    "GroupMember",
+    "GroupMembersChanged",
     "ImportedOutputs",
     "LinkChanged",
     "MovedRow",
@@ -273,16 +275,45 @@ class TableLinked(Event):
 
 @event("tables", "link-changed")
 class LinkChanged(Event):
-    """A link fills other columns, from other columns, or through another filter. Its id and its parents stay."""
+    """A link fills other columns, from other columns, or through another filter. Its id and its parents stay.
+
+    Cells that it no longer fills keep their values, as ordinary cells.
+    """
 
     table: str
     link: LinkSpecification
     previous: LinkSpecification
+    columns: list[Column] | None = Field(default=None, description="The columns of a join as they are now.")
+
+
+class GroupMember(Frozen):
+    """A row of a parent, or an element of it, and the group in which it is."""
+
+    row: int
+    element: int | None = None
+    key: Digest | None = Field(
+        description="The `key` of the derived row that holds the group's values; null where it is in no group any more."
+    )
+
+
+@event("tables", "group-members-changed")
+class GroupMembersChanged(Event):
+    """Rows or elements of a parent came into groups from which rows of this table are derived, or left them.
+
+    The row of a group names no sources of its own: there may be very many, and few of them change at a time.
+    """
+
+    table: str
+    link: str
+    members: list[GroupMember]
 
 
 @event("tables", "table-unlinked")
 class TableUnlinked(Event):
-    """A table is no longer filled through a link. Its rows stay as they are, as rows of its own, or were removed before."""
+    """A table is no longer filled through a link. Its rows stay as they are, as rows of its own, or were removed before.
+
+    A join is a plain table from then on.
+    """
 
     table: str
     link: LinkSpecification

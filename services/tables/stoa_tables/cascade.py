@@ -17,16 +17,21 @@ from stoa_tables.commands import apply_difference, upstream_cause
 from stoa_tables.content import cause_of, restoring, touched_rows
 from stoa_tables.derivation import (
     Difference,
+    Wanted,
     compare_joined,
     compare_keyed,
     join_key,
     joined_rows,
     keyed_rows,
+    rematch,
+    same_identity,
     side_columns,
 )
 from stoa_tables.domain import Item, Row, Source, Table, items
+from stoa_tables.groups import group_differences, regroup, wanted_groups
 from stoa_tables.marks import withhold
 from stoa_tables.marks_store import MarksStore
+from stoa_tables.offers import Offer
 from stoa_tables.store import Store, chunks
 from stoa_tables.suspicion import downstream, settle_table, settle_unlinked
 from stoa_tables.values import coerce
@@ -142,6 +147,7 @@ class Recorder:
         *,
         kind: Literal["upstream", "link"] = "upstream",
         only: tuple[str, LinkSpecification] | None = None,
+        previous: LinkSpecification | None = None,
     ) -> None:
         """Bring every table up to date that depends on rows which have changed, and what depends on those.
 
@@ -154,7 +160,9 @@ class Recorder:
         kind
             What the cause is called.
         only
-            Follow this link alone, with its child: it is new.
+            Follow this link alone, with its child: it is new, or was changed.
+        previous
+            That link as it was before.
         """
         origin_rows = sorted(set(rows))
         first = [only] if only is not None else self.store.links_from(table)
@@ -173,8 +181,9 @@ class Recorder:
             if not changed:
                 continue
             for child_id, link in first if parent == table else self.store.links_from(parent):
-                for some in chunks(sorted(changed), _BATCH):
-                    for difference in self._differences(parent, child_id, link, some):
+                was = previous if parent == table else None
+                for some in _batches(sorted(changed), link, was):
+                    for difference in self._differences(parent, child_id, link, some, was):
                         child = self._table(child_id)
                         self._withhold(child, link, parent, some, difference, cause)
                         applied = apply_difference(child, link, difference, cause, event_bytes=self.event_bytes)
@@ -201,7 +210,12 @@ class Recorder:
             row
             for row in self.store.rows(child.id, locked).values()
             if row.link == link.link
-            and any((source := row.sources[side]) is not None and source.row in parents for side in sides)
+            and (
+                row.row in difference.compared
+                or any(
+                    (source := row.sources[side]) is not None and source.row in parents for side in sides if row.sources
+                )
+            )
         ]
         self.record(child.id, withhold(child, difference, locked, compared, cause))
 
@@ -213,10 +227,22 @@ class Recorder:
         return found
 
     def _differences(
-        self, parent: str, child: str, link: LinkSpecification, rows: Sequence[int]
+        self,
+        parent: str,
+        child: str,
+        link: LinkSpecification,
+        rows: Sequence[int],
+        previous: LinkSpecification | None,
     ) -> Iterator[Difference]:
         if link.kind == "keyed":
-            yield self._keyed(parent, child, link, rows)
+            if previous is not None and not same_identity(link, previous):
+                yield from self._rematched(parent, child, link, rows, previous)
+            elif link.per == "group":
+                tables = self._table(parent), self._table(child)
+                yield from group_differences(self.store, link, *tables, rows, _coerce)
+            else:
+                wanted = self._wanted(parent, child, link, rows)
+                yield compare_keyed(wanted, self.store.derived(link.link, "left_row", rows))
             return
         # A table joined with itself stands on both sides; the second comparison sees what the first one did.
         if link.parents[0] == parent:
@@ -224,19 +250,27 @@ class Recorder:
         if link.parents[1] == parent:
             yield self._joined_from_right(link, rows)
 
-    def _keyed(self, parent: str, child: str, link: LinkSpecification, rows: Sequence[int]) -> Difference:
-        parent_table, child_table = self._table(parent), self._table(child)
-        outputs = {column.name for column in parent_table.outputs}
-        needs_outputs = not outputs.isdisjoint(link.mapping.values())
-        found = self.store.rows(parent, rows)
-        offered = (
-            item
-            for row in found.values()
-            for item in items(row, parent_table.columns, per=link.per, needs_outputs=needs_outputs)
-        )
-        columns = {column.name: column for column in child_table.columns}
-        wanted = keyed_rows(link, columns, offered, _coerce)
-        return compare_keyed(wanted, self.store.derived(link.link, "left_row", rows))
+    def _wanted(self, parent: str, child: str, link: LinkSpecification, rows: Sequence[int]) -> list[Wanted]:
+        offer = Offer.through(link, self._table(parent))
+        offered = (item for row in self.store.rows(parent, rows).values() for item in offer.items(row))
+        columns = {column.name: column for column in self._table(child).columns}
+        return keyed_rows(link, columns, offered, _coerce)
+
+    def _rematched(
+        self, parent: str, child: str, link: LinkSpecification, rows: Sequence[int], previous: LinkSpecification
+    ) -> Iterator[Difference]:
+        """Compare what a changed link asks for with all rows that came through it."""
+        if link.per == "group":
+            tables, keys = (self._table(parent), self._table(child)), dict[str, None]()
+            yield from regroup(self.store, link, tables[0], rows, keys)
+            wanted = [item for some in wanted_groups(self.store, link, *tables, keys, _coerce) for item in some]
+        else:
+            wanted = self._wanted(parent, child, link, rows)
+        if "group" in {link.per, previous.per}:
+            existing = self.store.of_link(child, link.link)
+        else:
+            existing = self.store.derived(link.link, "left_row", rows)
+        yield rematch(link, wanted, existing)
 
     def _joined_from_left(self, link: LinkSpecification, rows: Sequence[int]) -> Difference:
         lefts = [item for entry in self._offered(link, 0, self.store.rows(link.parents[0], rows)) for item in entry]
@@ -266,7 +300,7 @@ class Recorder:
             rights,
             unmatched=link.kind == "left",
         )
-        wanted.sort(key=lambda item: (item.sources[0].row, item.sources[0].element or 0))
+        wanted.sort(key=_left_place)
         return compare_joined(wanted, existing)
 
     def _offered(
@@ -286,6 +320,20 @@ class Recorder:
         rows = self.store.rows(table, {source.row for sources in wanted.values() for source in sources})
         found = {item.source: item for row in rows.values() for item in items(row, columns, per="element")}
         return {key: [found[source] for source in sources if source in found] for key, sources in wanted.items()}
+
+
+def _left_place(wanted: Wanted) -> tuple[int, int]:
+    left = wanted.sources[0]
+    return (left.row, left.element or 0) if left else (0, 0)
+
+
+def _batches(
+    rows: Sequence[int], link: LinkSpecification, previous: LinkSpecification | None
+) -> Iterable[Sequence[int]]:
+    # What is in a group is known when all rows were looked at.
+    if "group" in {link.per, previous.per if previous else None}:
+        return [rows]
+    return chunks(rows, _BATCH)
 
 
 def _coerce(value: Any, column: Column) -> Any:

@@ -34,6 +34,8 @@ _STRUCTURE = {
     "workflow-changed",
     "column-described",
     "table-linked",
+    "link-changed",
+    "table-unlinked",
     "table-renamed",
     "table-deleted",
     "flag-defined",
@@ -83,7 +85,7 @@ _ROWS_OF: Mapping[str, Callable[[Mapping[str, Any]], Iterable[int] | None]] = {
         ("row-flagged", "row-locked", "rows-confirmed", "rows-pinned", "rows-removed", "table-invalidated"), _named
     ),
     **dict.fromkeys(("outputs-recorded", "row-commented"), lambda data: [data["row"]]),
-    **dict.fromkeys(("table-deleted", "workflow-changed"), lambda _: None),
+    **dict.fromkeys(("table-deleted", "table-unlinked", "workflow-changed"), lambda _: None),
     "row-status-changed": lambda data: [change["row"] for change in data["changes"]],
 }
 

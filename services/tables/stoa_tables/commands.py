@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from stoa_contracts.events.tables import (
@@ -12,6 +12,7 @@ from stoa_contracts.events.tables import (
     DerivedValues,
     DerivedValuesChanged,
     EditedRow,
+    GroupMembersChanged,
     MovedRow,
     RowEdited,
     RowsAdded,
@@ -44,8 +45,16 @@ from stoa_tables.column_checks import check_display
 from stoa_tables.corrections import taken_back
 from stoa_tables.derivation import Difference, Wanted
 from stoa_tables.domain import Row, Source, Table, find_path, same
+from stoa_tables.offers import Offer, columns_taken
 from stoa_tables.packing import pack, size_of_edit, size_of_row, size_of_values
-from stoa_tables.problems import ConflictError, CycleError, InvalidRequestError, InvalidValuesError, NotFoundError
+from stoa_tables.problems import (
+    ConflictError,
+    CycleError,
+    InvalidFilterError,
+    InvalidRequestError,
+    InvalidValuesError,
+    NotFoundError,
+)
 from stoa_tables.values import InvalidRowError, InvalidValueError, check_row, element_type, fill_defaults
 
 __all__ = [
@@ -190,7 +199,7 @@ def delete_table(table: Table, children: Sequence[str]) -> list[Event]:
     if children:
         raise ConflictError(
             f"{table.name} cannot be deleted, because {_listed(children)} {'is' if len(children) == 1 else 'are'} filled from it: "
-            "delete what depends on it first",
+            "delete what depends on it first, or say with `children` what becomes of it",
             children=list(children),
         )
     return [TableDeleted(table=table.id, name=table.name)]
@@ -267,7 +276,7 @@ def change_workflow(
         return []
     _check_links(table, workflow, fills, feeds)
     known = {column.name: column for column in table.columns}
-    columns = [_keep_description(column, known.get(column.name)) for column in workflow.columns]
+    columns = [keep_description(column, known.get(column.name)) for column in workflow.columns]
     changed = WorkflowChanged(
         table=table.id,
         workflow_version=workflow.version,
@@ -290,34 +299,47 @@ def _check_links(
     feeds: Sequence[tuple[str, LinkSpecification]],
 ) -> None:
     inputs = {column.name for column in workflow.columns if column.role == "input"}
+    described = replace(table, columns=tuple(workflow.columns))
     for link in fills:
         for name in link.mapping:
             if name not in inputs:
                 raise ConflictError(
                     f"The new workflow of {table.name} has no input {name!r}, which a link fills", column=name
                 )
+        try:
+            check_filled(link, described)
+        except InvalidRequestError as error:
+            raise ConflictError(f"The new workflow of {table.name} does not fit its link: {error}") from None
     names = {column.name for column in workflow.columns}
     for child, link in feeds:
-        for name in _needed(link, table.id):
+        for name in needed_columns(link, table):
             if name not in names:
                 raise ConflictError(
                     f"The new workflow of {table.name} has no column {name!r}, from which {child} is filled",
                     column=name,
                 )
+        try:
+            Offer.through(link, described)
+        except InvalidFilterError as error:
+            raise ConflictError(
+                f"The new workflow of {table.name} does not fit the link that fills {child}: {error}"
+            ) from None
 
 
-def _needed(link: LinkSpecification, table: str) -> set[str]:
+def needed_columns(link: LinkSpecification, table: Table) -> set[str]:
+    """Name the columns of a parent without which a link cannot be."""
     if link.kind == "keyed":
-        return set(link.mapping.values())
+        return columns_taken(link, table)
     needed = set()
     for side, parent in enumerate(link.parents):
-        if parent == table:
+        if parent == table.id:
             needed |= {name.partition(".")[2] for name in link.mapping.values() if name.startswith(f"{side}.")}
             needed |= {pair[side] for pair in link.on}
     return needed
 
 
-def _keep_description(column: Column, known: Column | None) -> Column:
+def keep_description(column: Column, known: Column | None) -> Column:
+    """Keep what people said of a column, where nothing else is said of it now."""
     if known is None:
         return column
     kept = {
@@ -511,14 +533,15 @@ def remove_rows(table: Table, rows: Mapping[int, Row], wanted: Sequence[int]) ->
 # --- links -------------------------------------------------------------------------------------------------------------
 
 
-def keyed_specification(
+def keyed_specification(  # noqa: PLR0913 - a link says so much
     link: str,
     child: Table,
     parent: Table,
     *,
-    per: Literal["row", "element"],
+    per: Literal["row", "element", "group"],
     mapping: Mapping[str, str],
     keys: Sequence[str] | None,
+    filter: str | None = None,  # noqa: A002 - the word on the wire
     graph: Sequence[tuple[str, Sequence[str]]],
     names: Mapping[str, str],
 ) -> LinkSpecification:
@@ -531,11 +554,14 @@ def keyed_specification(
     child, parent
         The tables.
     per
-        Whether each row or each element of the parent gives a row.
+        Whether each row, each element or each group of the parent gives a row.
     mapping
         Child column to parent column.
     keys
-        The child columns that make a row's identity; None for all mapped ones where elements give rows, else none.
+        The child columns that make a row's identity; None for all mapped ones where elements give rows, else none. Groups
+        need some.
+    filter
+        What has to hold for a row or an element of the parent.
     graph
         Child and parents of every link there is.
     names
@@ -549,6 +575,8 @@ def keyed_specification(
         If the child is no worktable.
     InvalidRequestError
         If a column does not exist or cannot be filled.
+    InvalidFilterError
+        If the filter cannot be read.
     """
     if child.kind != "worktable":
         raise ConflictError(
@@ -573,7 +601,42 @@ def keyed_specification(
     for name in chosen:
         if name not in mapping:
             raise InvalidRequestError(f"The key {name!r} is not among the columns that the link fills", column=name)
-    return LinkSpecification(link=link, kind="keyed", parents=[parent.id], per=per, mapping=dict(mapping), keys=chosen)
+    specification = LinkSpecification(
+        link=link,
+        kind="keyed",
+        parents=[parent.id],
+        per=per,
+        mapping=dict(mapping),
+        keys=chosen,
+        filter=filter if filter and filter.strip() else None,
+    )
+    check_filled(specification, child)
+    Offer.through(specification, parent)
+    return specification
+
+
+def check_filled(link: LinkSpecification, child: Table) -> None:
+    """Check that a table's columns take what a link gives.
+
+    Raises
+    ------
+    InvalidRequestError
+        If rows are to be derived per group, and there is no key, or a column takes no array.
+    """
+    if link.per != "group":
+        return
+    if not link.keys:
+        raise InvalidRequestError(
+            "Rows per group need keys: the columns in which all rows or elements of a group are equal"
+        )
+    for name in link.mapping:
+        column = child.column(name)
+        if name not in link.keys and column is not None and element_type(column.type) is None:
+            raise InvalidRequestError(
+                f"The column {name!r} of {child.name} takes no array, but in a row per group it holds the values of the whole "
+                "group: make it a key, or an array",
+                column=name,
+            )
 
 
 def join_specification(
@@ -687,8 +750,12 @@ def apply_difference(
     event_bytes
         About how large an event may become.
     """
-    removed = sorted(row.row for row in difference.removed)
     events: list[Event] = [
+        GroupMembersChanged(table=table.id, link=link.link, members=some)
+        for some in pack(difference.members, lambda _: 120, event_bytes)
+    ]
+    removed = sorted(row.row for row in difference.removed)
+    events += [
         RowsRemoved(table=table.id, rows=removed[start : start + _MAX_IDS], cause=cause)
         for start in range(0, len(removed), _MAX_IDS)
     ]
@@ -764,4 +831,14 @@ def _guess(name: str, table: Table) -> str:
     return f"; it has {_listed(names[:20])}" if names else ""
 
 
-__all__ += ["Applied", "InvalidValueError", "confirm", "invalidate", "link_tables", "upstream_cause"]
+__all__ += [
+    "Applied",
+    "InvalidValueError",
+    "check_filled",
+    "confirm",
+    "invalidate",
+    "keep_description",
+    "link_tables",
+    "needed_columns",
+    "upstream_cause",
+]

@@ -8,18 +8,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stoa_contracts.canonical import digest
+from stoa_contracts.events.tables import GroupMember
 from stoa_contracts.types import Column, LinkSpecification, Values
 from stoa_tables.corrections import differing
 from stoa_tables.domain import Item, Row, Source, same
 
 __all__ = [
+    "Coerce",
     "Difference",
     "Wanted",
+    "comparable",
     "compare_joined",
     "compare_keyed",
     "join_key",
     "joined_rows",
     "keyed_rows",
+    "rematch",
+    "same_identity",
     "side_columns",
 ]
 
@@ -31,7 +36,8 @@ Coerce = Callable[[Any, Column], Any]
 class Wanted:
     """A row that a derived table ought to have."""
 
-    sources: tuple[Source, Source | None]
+    sources: tuple[Source | None, ...]
+    """As in a `Row`; none for a row per group."""
     key: str
     values: Values
     problem: str | None = None
@@ -51,11 +57,18 @@ class Difference:
     under: list[tuple[Row, Values]] = field(default_factory=list)
     """Rows with corrections, and what upstream says of those cells now."""
 
+    members: list[GroupMember] = field(default_factory=list)
+    """Rows or elements of the parent that are in other groups now."""
+
+    compared: set[int] = field(default_factory=set)
+    """Rows that stay, changed or not."""
+
     def compare(self, row: Row, wanted: Wanted) -> None:
         """Note what has to change in a row that stays.
 
         What a person corrected stays corrected.
         """
+        self.compared.add(row.row)
         changes = {
             name: value
             for name, value in wanted.values.items()
@@ -113,15 +126,72 @@ def compare_keyed(wanted: Sequence[Wanted], existing: Iterable[Row]) -> Differen
     A row is known by its parent row and its key, wherever its element stands.
     """
     difference = Difference()
-    known = {(row.sources[0].row, row.key): row for row in existing if row.sources[0] is not None}
+    known = {(_parent_row(row), row.key): row for row in existing}
     for item in wanted:
-        row = known.pop((item.sources[0].row, item.key), None)
+        row = known.pop((_parent_row(item), item.key), None)
         if row is None:
             difference.added.append(item)
         else:
             difference.compare(row, item)
     difference.removed.extend(known.values())
     return difference
+
+
+def _parent_row(derived: Row | Wanted) -> int | None:
+    source = derived.sources[0] if derived.sources else None
+    return None if source is None else source.row
+
+
+def rematch(link: LinkSpecification, wanted: Sequence[Wanted], existing: Sequence[Row]) -> Difference:
+    """Tell what has to change so that the rows of a link become those that it asks for since it was changed.
+
+    Their keys may have been made of other columns. So rows are found again by what they hold in the key columns, then by where
+    they come from, and those left over are changed before any are added or removed.
+    """
+    difference = Difference()
+    waiting: list[Wanted | None] = list(wanted)
+    free: dict[int, Row] = {row.row: row for row in existing}
+    values = {row.row: digest([_derived_value(row, name) for name in link.keys]) for row in existing}
+    wanted_values = [digest([item.values.get(name) for name in link.keys]) for item in wanted]
+    by: list[tuple[Callable[[Row], Hashable], Callable[[int, Wanted], Hashable]]] = [
+        (lambda row: (row.sources, row.key), lambda _, item: (item.sources, item.key)),
+        (lambda row: (_parent_row(row), row.key), lambda _, item: (_parent_row(item), item.key)),
+        (lambda row: (row.sources, values[row.row]), lambda index, item: (item.sources, wanted_values[index])),
+        (
+            lambda row: (_parent_row(row), values[row.row]),
+            lambda index, item: (_parent_row(item), wanted_values[index]),
+        ),
+        (lambda row: row.sources, lambda _, item: item.sources or None),
+    ]
+    if link.per == "group" or not all(row.sources for row in existing):
+        # A group has no parent row.
+        by.append((lambda row: values[row.row], lambda index, _: wanted_values[index]))
+    else:
+        by.append((_parent_row, lambda _, item: _parent_row(item)))
+    for of_row, of_wanted in by:
+        rows: defaultdict[Hashable, deque[Row]] = defaultdict(deque)
+        for row in free.values():
+            rows[of_row(row)].append(row)
+        for index, item in enumerate(waiting):
+            if item is not None and (candidates := rows.get(of_wanted(index, item))):
+                row = candidates.popleft()
+                del free[row.row]
+                waiting[index] = None
+                difference.compare(row, item)
+    difference.added.extend(item for item in waiting if item is not None)
+    difference.removed.extend(free.values())
+    return difference
+
+
+def same_identity(link: LinkSpecification, previous: LinkSpecification) -> bool:
+    """Tell whether a row of a link that was changed is known by the same values as before."""
+    made = [(spec.per, [(name, spec.mapping[name]) for name in spec.keys]) for spec in (link, previous)]
+    return made[0] == made[1]
+
+
+def _derived_value(row: Row, name: str) -> Any:
+    corrected = row.corrected.get(name)
+    return row.inputs.get(name) if corrected is None else corrected.get("derived")
 
 
 def side_columns(link: LinkSpecification, side: int) -> list[str]:
@@ -131,11 +201,12 @@ def side_columns(link: LinkSpecification, side: int) -> list[str]:
 
 def join_key(values: Mapping[str, Any], names: Sequence[str]) -> str | None:
     """Digest the values on which a join compares; None where one is missing, for nothing is equal to nothing."""
-    keyed_on = [_comparable(values.get(name)) for name in names]
+    keyed_on = [comparable(values.get(name)) for name in names]
     return None if None in keyed_on else digest(keyed_on)
 
 
-def _comparable(value: Any) -> Any:
+def comparable(value: Any) -> Any:
+    """Give a value in the form in which equal ones are the same: numbers of any type, and files by what they hold."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, dict) and value.get("class") in {"File", "Directory"}:
@@ -219,7 +290,7 @@ def compare_joined(wanted: Sequence[Wanted], existing: Sequence[Row]) -> Differe
         )
         match(lambda row: row.sources, lambda _, item: item.sources)
         match(lambda row: _rows(row.sources), lambda _, item: _rows(item.sources))
-        match(lambda row: _rows(row.sources)[0], lambda _, item: item.sources[0].row)
+        match(lambda row: _rows(row.sources)[0], lambda _, item: _rows(item.sources)[0])
     difference.added.extend(item for item in waiting if item is not None)
     difference.removed.extend(free.values())
     return difference

@@ -13,6 +13,7 @@ from stoa_tables.command_service import CommandService
 from stoa_tables.correction_service import CorrectionService
 from stoa_tables.history_queries import HistoryQueries
 from stoa_tables.import_service import ImportService
+from stoa_tables.link_service import LinkService
 from stoa_tables.marks_service import MarkService
 from stoa_tables.moments import AsOf
 from stoa_tables.preview import Rehearsal
@@ -60,6 +61,10 @@ class Factory:
     def create_version_service(self) -> VersionService:
         """Make what restores workflow versions."""
         return self._create(VersionService)
+
+    def create_link_service(self) -> LinkService:
+        """Make what carries out commands that concern links."""
+        return self._create(LinkService)
 
     def create_correction_service(self) -> CorrectionService:
         """Make what carries out commands that concern corrections."""

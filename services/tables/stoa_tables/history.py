@@ -55,6 +55,11 @@ def _added(event: events.RowsAdded, row: int, names: Mapping[str, str]) -> tuple
     details = {"inputs": added.inputs, **_why(event.cause)}
     if added.derived_from is None:
         return "Added", details
+    if not added.derived_from.sources:
+        return "Derived from a group of rows", {
+            **details,
+            "derived_from": added.derived_from.model_dump(mode="json"),
+        }
     source = added.derived_from.sources[0]
     element = "" if source.element is None else f", element {source.element}"
     return f"Derived from {names.get(source.table, source.table)} row {source.row}{element}", {
@@ -137,6 +142,12 @@ def _workflow(event: events.WorkflowChanged, row: int, names: Mapping[str, str])
     return f"The table has a new workflow version, {event.workflow_version[:12]}", details
 
 
+def _unlinked(event: events.TableUnlinked, row: int, names: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+    del row
+    parents = " and ".join(names.get(parent, parent) for parent in event.link.parents)
+    return f"The table is no longer filled from {parents}", event.model_dump(mode="json", exclude={"table"})
+
+
 def _cause(cause: Cause, names: Mapping[str, str]) -> str:
     table = names.get(cause.table or "", cause.table or "something upstream")
     if not cause.rows or len(cause.rows) > _MOST_ROWS:
@@ -162,6 +173,7 @@ _TOLD: dict[type, Callable[[Any, int, Mapping[str, str]], tuple[str, dict[str, A
     events.OutputsImported: _outputs_imported,
     events.OutputsRecorded: _recorded,
     events.RowStatusChanged: _status,
+    events.TableUnlinked: _unlinked,
     events.WorkflowChanged: _workflow,
     **CONTENT,
     **MARKS,

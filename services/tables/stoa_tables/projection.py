@@ -605,13 +605,13 @@ def _workflow_changed(batch: Batch, event: events.WorkflowChanged) -> None:
 def _derivation(derived: Derivation | None) -> dict[str, Any]:
     if derived is None:
         return dict.fromkeys(("link", "key", "left_row", "left_element", "right_row", "right_element"))
-    left = derived.sources[0]
+    left = derived.sources[0] if derived.sources else None
     right = derived.sources[1] if len(derived.sources) > 1 else None
     return {
         "link": derived.link,
         "key": derived.key,
-        "left_row": left.row,
-        "left_element": left.element,
+        "left_row": left.row if left else None,
+        "left_element": left.element if left else None,
         "right_row": right.row if right else None,
         "right_element": right.element if right else None,
     }
@@ -684,6 +684,74 @@ def _table_linked(batch: Batch, event: events.TableLinked) -> None:
             batch.index_side(link, side, parent, rows, fresh=True)
 
 
+def _group_members_changed(batch: Batch, event: events.GroupMembersChanged) -> None:
+    index = batch.tables["join_index"]
+    places = [
+        {"row": member.row, "element": NO_ELEMENT if member.element is None else member.element}
+        for member in event.members
+    ]
+    gone = sa.delete(index).where(
+        index.c.link == event.link,
+        index.c.side == 0,
+        index.c.row == sa.bindparam("row_"),
+        index.c.element == sa.bindparam("element_"),
+    )
+    batch.connection.execute(gone, [{"row_": place["row"], "element_": place["element"]} for place in places])
+    entries = [
+        {"link": event.link, "side": 0, **place, "key": member.key}
+        for place, member in zip(places, event.members, strict=True)
+        if member.key is not None
+    ]
+    batch.insert("join_index", entries)
+
+
+def _link_changed(batch: Batch, event: events.LinkChanged) -> None:
+    link, previous = event.link, event.previous
+    item, index = batch.tables["link"], batch.tables["join_index"]
+    specification = link.model_dump(mode="json")
+    batch.connection.execute(
+        sa.update(item).where(item.c.link == link.link).values(kind=link.kind, specification=specification)
+    )
+    if event.columns is not None:
+        batch.update_table(columns=[column.model_dump(mode="json") for column in event.columns])
+    if link.kind == "keyed":
+        if link.per != "group":
+            batch.connection.execute(sa.delete(index).where(index.c.link == link.link))
+        _forget_corrections(batch, link)
+    elif link.on != previous.on:
+        batch.connection.execute(sa.delete(index).where(index.c.link == link.link))
+        for side, parent in enumerate(link.parents):
+            for rows in chunks(batch.store.row_ids(parent)):
+                batch.index_side(link, side, parent, rows, fresh=True)
+
+
+def _forget_corrections(batch: Batch, link: LinkSpecification) -> None:
+    """Make ordinary values of corrections in columns that a link no longer fills."""
+    row = batch.tables["row"]
+    statement = sa.select(row.c.row).where(
+        row.c.table_id == batch.table, row.c.corrected.is_not(None), row.c.link == link.link
+    )
+    for number, known in batch.inputs(batch.table, list(batch.connection.execute(statement).scalars())).items():
+        left = {name: entry for name, entry in known.corrected.items() if name in link.mapping}
+        if left != known.corrected:
+            _write_corrections(batch, number, known, left)
+
+
+def _table_unlinked(batch: Batch, event: events.TableUnlinked) -> None:
+    link = event.link.link
+    row = batch.tables["row"]
+    own = {**_derivation(None), "corrected": None, "review": False}
+    batch.connection.execute(sa.update(row).where(row.c.table_id == event.table, row.c.link == link).values(own))
+    for name in ("join_index", "link_parent", "link"):
+        item = batch.tables[name]
+        batch.connection.execute(sa.delete(item).where(item.c.link == link))
+    table = batch.store.table(event.table)
+    if event.link.kind != "keyed" and table is not None:
+        columns = [column.model_copy(update={"role": "input"}).model_dump(mode="json") for column in table.columns]
+        batch.update_table(kind="plain", columns=columns)
+    batch.remember([0])
+
+
 def _table_renamed(batch: Batch, event: events.TableRenamed) -> None:
     batch.update_table(name=event.name, folded_name=event.name.casefold(), description=event.description)
 
@@ -724,6 +792,9 @@ _EVOLVE: dict[type, Callable[[Batch, Any], None]] = {
     events.TableLinked: _table_linked,
     events.ElementKeySet: content_projection.element_key_set,
     events.RowsPinned: content_projection.rows_pinned,
+    events.LinkChanged: _link_changed,
+    events.TableUnlinked: _table_unlinked,
+    events.GroupMembersChanged: _group_members_changed,
     events.TableRenamed: _table_renamed,
     events.TableDeleted: _table_deleted,
     **MARKS,

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
@@ -22,6 +22,7 @@ from stoa_tables.command_service import CommandService
 from stoa_tables.commands import DescribedWorkflow, Edit, RowsChangedError
 from stoa_tables.csv_rows import parse_csv
 from stoa_tables.cwl import describe
+from stoa_tables.dependents import remove_with_dependents
 from stoa_tables.domain import Row, Table
 from stoa_tables.marks import refuse_locked
 from stoa_tables.marks_store import MarksStore
@@ -36,10 +37,8 @@ from stoa_tables.wire import (
     Edited,
     EditedRevision,
     EditRows,
-    Linked,
     NewColumn,
     NewJoin,
-    NewLink,
     NewWorktable,
     Removed,
     RowAnswer,
@@ -131,15 +130,18 @@ class TableService(CommandService):
 
         return await self._carry_out(None, command, TableDetail)
 
-    async def delete_table(self, name: str) -> int:
-        """Delete a table; gives the position of the log."""
+    async def delete_table(self, name: str, children: Literal["unlink", "delete"] | None = None) -> int:
+        """Delete a table, and unlink or delete what depends on it, if asked; gives the position of the log."""
 
         def command(recorder: Recorder) -> Removed:
             table = Queries(recorder.store).table(name)
-            children = {child for child, _ in recorder.store.links_from(table.id)}
-            names = sorted(found.name for found in map(recorder.store.table, children) if found is not None)
             locked = MarksStore(recorder.connection, recorder.store.tables).all_locks(table.id)
             refuse_locked(table, locked, "deleted with the table")
+            if children is not None:
+                remove_with_dependents(recorder, table, children)
+                return Removed(rows=[], position=self._position(recorder))
+            dependents = {child for child, _ in recorder.store.links_from(table.id)}
+            names = sorted(found.name for found in map(recorder.store.table, dependents) if found is not None)
             recorder.record(table.id, commands.delete_table(table, names))
             return Removed(rows=[], position=self._position(recorder))
 
@@ -292,31 +294,6 @@ class TableService(CommandService):
                     headers={"ETag": f'"{row.revision}"'},
                     row=present.model_dump(mode="json"),
                 )
-
-    # --- links ---------------------------------------------------------------------------------------------------------
-
-    async def link(self, name: str, new: NewLink) -> Linked:
-        """Fill a worktable's inputs from a parent."""
-
-        def command(recorder: Recorder) -> Linked:
-            store = recorder.store
-            child, parent = Queries(store).table(name), Queries(store).table(new.parent)
-            specification = commands.keyed_specification(
-                new_id(),
-                child,
-                parent,
-                per=new.per,
-                mapping=new.mapping,
-                keys=new.keys,
-                graph=[(table, link.parents) for table, link in store.links()],
-                names={table.id: table.name for table in store.all_tables()},
-            )
-            recorder.record(child.id, commands.link_tables(child.id, specification))
-            recorder.follow(parent.id, store.row_ids(parent.id), kind="link", only=(child.id, specification))
-            return Linked(link=specification, table=child.id, position=self._position(recorder))
-
-        request = {"command": "link", "table": name, **new.model_dump(mode="json")}
-        return await self._carry_out(request, command, Linked)
 
 
 def _plain_column(new: NewColumn) -> Column:

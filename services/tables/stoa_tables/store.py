@@ -82,6 +82,17 @@ class _Statements:
             .where(index.c.link == sa.bindparam("link"), index.c.side == sa.bindparam("side"), index.c.key.in_(values))
             .order_by(index.c.row, index.c.element)
         )
+        self.of_link = sa.select(row).where(mine, row.c.link == sa.bindparam("link")).order_by(row.c.row)
+        self.ids_of_link = sa.select(row.c.row).where(mine, row.c.link == sa.bindparam("link")).order_by(row.c.row)
+        self.members = (
+            sa.select(index.c.row, index.c.element, index.c.key)
+            .where(
+                index.c.link == sa.bindparam("link"),
+                index.c.side == 0,
+                index.c.row.in_(sa.bindparam("rows", expanding=True)),
+            )
+            .order_by(index.c.row, index.c.element)
+        )
         self.outcome = (
             sa.select(event.c.position)
             .where(
@@ -259,6 +270,22 @@ class Store:
             found += [to_row(entry) for entry in self._run(self._statements.derived[column], link=link, values=some)]
         return found
 
+    def of_link(self, table: str, link: str) -> list[Row]:
+        """List all rows of a table that came through a link."""
+        return [to_row(entry) for entry in self._run(self._statements.of_link, table=table, link=link)]
+
+    def ids_of_link(self, table: str, link: str) -> list[int]:
+        """List the ids of all rows of a table that came through a link."""
+        return list(self._run(self._statements.ids_of_link, table=table, link=link).scalars())
+
+    def members(self, link: str, rows: Iterable[int]) -> dict[Source, str]:
+        """Tell in which groups rows of the parent, or their elements, are."""
+        found: dict[Source, str] = {}
+        for some in chunks(sorted(set(rows))):
+            for entry in self._run(self._statements.members, link=link, rows=some):
+                found[Source(entry.row, None if entry.element < 0 else entry.element)] = entry.key
+        return found
+
     def joined(self, link: str, side: int, keys: Iterable[str]) -> dict[str, list[Source]]:
         """Find what stands on one side of a join, by the digest of the values that have to be equal."""
         found: dict[str, list[Source]] = {}
@@ -296,7 +323,8 @@ def _to_table(entry: Any) -> Table:
 def to_row(entry: Any) -> Row:
     """Read a row of the table ``row``."""
     sources: tuple[Source | None, ...] = ()
-    if entry.link is not None:
+    # The row of a group has no source of its own.
+    if entry.link is not None and entry.left_row is not None:
         left = Source(entry.left_row, entry.left_element)
         right = None if entry.right_row is None else Source(entry.right_row, entry.right_element)
         sources = (left, right)

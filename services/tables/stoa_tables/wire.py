@@ -440,14 +440,21 @@ class NewLink(_Request):
     )
 
     parent: str = Field(description="Id or name of the parent.")
-    per: Literal["row", "element"] = Field(
-        default="element", description="One row per row of the parent, or per element."
+    per: Literal["row", "element", "group"] = Field(
+        default="element",
+        description="One row per row of the parent, per element, or per group of rows or elements that are equal in the columns "
+        "of `keys`; the other columns then hold the arrays of the group's values, in the order of the parent's rows.",
     )
     mapping: dict[str, str] = Field(min_length=1, description="Child column to parent column.")
     keys: list[str] | None = Field(
         default=None,
         description="The child columns that make a row's identity within its parent row. Default: all mapped ones per element, "
         "none per row.",
+    )
+    filter: Words | None = Field(
+        default=None,
+        description="Only rows or elements for which it holds give rows: conditions `column OP value` on the parent's columns, "
+        "joined with `and`, `or`, `not` and parentheses, as in `snr>5 and (band=6 or object~Cen)`.",
     )
 
 
@@ -465,10 +472,11 @@ class GraphLink(BaseModel):
     link: str
     kind: LinkKind
     parents: list[str]
-    per: Literal["row", "element"]
+    per: Literal["row", "element", "group"]
     mapping: dict[str, str]
     keys: list[str]
     on: list[tuple[str, str]]
+    filter: str | None
 
 
 class Graph(_Answer):

@@ -19,6 +19,7 @@ from stoa_tables.handlers.bodies import (
 )
 from stoa_tables.handlers.parameters import TableParameter
 from stoa_tables.handlers.tables import MAX_WORKFLOW_BYTES, WORKFLOW_FILES
+from stoa_tables.link_service import LinkService
 from stoa_tables.preview import Preview, PreviewRequest
 from stoa_tables.problems import (
     ConflictError,
@@ -76,7 +77,11 @@ async def preview_change(table: TableParameter, context: Context) -> Preview:
         async with form_of(context.request, MAX_WORKFLOW_BYTES) as form:
             await service.change_workflow(table, await files_of(form, "files"), field_of(form, "main"))
     elif media_type(context.request) == "application/json":
-        await _rehearse(service, table, validated(PreviewRequest, await context.request.body(), "body"))
+        asked = validated(PreviewRequest, await context.request.body(), "body")
+        if asked.link is not None:
+            await context.factory.create_rehearsed_service(LinkService, rehearsal).add(table, asked.link)
+        else:
+            await _rehearse(service, table, asked)
     else:
         raise UnsupportedMediaError(
             "A preview takes application/json, or multipart/form-data with the files of a workflow"
@@ -91,5 +96,3 @@ async def _rehearse(service: VersionService, table: str, asked: PreviewRequest) 
         await service.remove_rows(table, asked.remove)
     if asked.restore is not None:
         await service.restore(table, asked.restore)
-    if asked.link is not None:
-        await service.link(table, asked.link)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Response
 
@@ -124,9 +124,19 @@ async def rename_table(table: TableParameter, new: RenameTable, context: Context
     response_class=Response,
     responses=problem_responses(NotFoundError, ConflictError, LockedError),
 )
-async def delete_table(table: TableParameter, context: Context) -> Response:
-    """Delete a table from which no other is filled. Its history stays in the log."""
-    position = await context.factory.create_table_service().delete_table(table)
+async def delete_table(
+    table: TableParameter,
+    context: Context,
+    children: Annotated[
+        Literal["unlink", "delete"] | None,
+        Query(
+            description="What becomes of tables that are filled from it: their rows stay as ordinary rows, or what came from the "
+            "table is deleted, too. Without it the table is not deleted if there are any."
+        ),
+    ] = None,
+) -> Response:
+    """Delete a table. Its history stays in the log; what it would do to others, `dependents` tells before."""
+    position = await context.factory.create_table_service().delete_table(table, children)
     return Response(status_code=204, headers={POSITION_HEADER: str(position)})
 
 
