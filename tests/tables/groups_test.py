@@ -171,3 +171,31 @@ async def test_a_member_of_a_large_group_costs_no_other_group(quick: Harness) ->
     # Among what was read is the group of 300, and nothing of the other one of 3,000.
     assert 300 <= max(map(int, read)) < 1000
     assert await quick.log(head, "group-members-changed") == []
+
+
+async def test_a_group_waits_until_all_its_members_are_settled(stoa: Harness) -> None:
+    await _exposures(stoa)
+    await stoa.run("objects", 1, {"mean": 2.5})
+    await stoa.run("objects", 2, {"mean": 3.0})
+    assert (await stoa.get("/tables/objects"))["counts"] == {"current": 2}
+    await stoa.add("exposures", {"night": 3})
+    await stoa.run("exposures", 3, {"object": ["b"], "flux": [9.0]})
+    await stoa.run("objects", 2, {"mean": 4.0})
+    # Only b has the third exposure.
+    await stoa.patch("/tables/exposures/rows/3", {"night": 4})
+    statuses = {row["values"]["object"]: row["status"] for row in await stoa.rows("objects")}
+    assert statuses == {"a": "current", "b": "stale"}
+    await stoa.patch("/tables/exposures/rows/3", {"night": 3})
+    assert (await stoa.get("/tables/objects"))["counts"] == {"current": 2}
+    # Two members of a are unsettled, and both have to be settled.
+    await stoa.queue("exposures", 1, 2)
+    assert (await stoa.get("/tables/objects"))["counts"] == {"stale": 2}
+    await stoa.run("exposures", 1, {"object": ["a", "b"], "flux": [1.0, 2.0]})
+    assert (await stoa.get("/tables/objects"))["counts"] == {"stale": 2}
+    await stoa.run("exposures", 2, {"object": ["b", "a", "b"], "flux": [3.0, 4.0, 5.0]})
+    assert (await stoa.get("/tables/objects"))["counts"] == {"current": 2}
+    # What leaves a group is none of its business any more.
+    await stoa.queue("exposures", 3)
+    assert (await stoa.get("/tables/objects"))["counts"] == {"current": 1, "stale": 1}
+    await stoa.request("DELETE", "/tables/exposures/rows/3", expect=204)
+    assert stoa.rebuilt()[1] == []

@@ -188,6 +188,9 @@ class Recorder:
                         self._withhold(child, link, parent, some, difference, cause)
                         applied = apply_difference(child, link, difference, cause, event_bytes=self.event_bytes)
                         self.record(child_id, applied.events)
+                        if link.per == "group":
+                            # Who is in a group decides whether it is settled, also where its values stay the same.
+                            self.touch(child_id, difference.compared, cause)
                         waiting.setdefault(child_id, set()).update(applied.changed)
                         stale.setdefault(child_id, set()).update(applied.stale)
         self.settle(stale, cause)

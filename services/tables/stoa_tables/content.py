@@ -85,7 +85,7 @@ def belongs_to(table: Table, row: Row, event: JobFinished, parameters: Sequence[
 def touched_rows(event: Event) -> set[int] | None:
     """Tell which rows may be settled after an event and were not, or the other way round; None for all of the table's."""
     match event:
-        case events.WorkflowChanged():
+        case events.WorkflowChanged() | events.LinkChanged():
             return None
         case events.TableInvalidated() | events.RowsConfirmed():
             return None if event.rows is None else set(event.rows)

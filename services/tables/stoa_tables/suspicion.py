@@ -18,6 +18,7 @@ from stoa_contracts.registry import Event
 from stoa_contracts.types import Cause, LinkSpecification
 from stoa_tables.commands import confirm, invalidate
 from stoa_tables.domain import Table
+from stoa_tables.offers import columns_taken
 from stoa_tables.store import Store, belongs, chunks
 
 __all__ = ["Settlement", "downstream", "settle_table", "settle_unlinked", "takes_outputs"]
@@ -60,9 +61,9 @@ def takes_outputs(link: LinkSpecification, side: int, parent: Table) -> bool:
     outputs = {column.name for column in parent.outputs}
     if not outputs:
         return False
-    if link.kind != "keyed" or link.per != "row" or link.filter is not None:
+    if link.kind != "keyed" or link.per == "element":
         return True
-    return side == 0 and not outputs.isdisjoint(link.mapping.values())
+    return side == 0 and not outputs.isdisjoint(columns_taken(link, parent))
 
 
 @dataclass
@@ -166,6 +167,16 @@ class _Query:
         self._store = store
         self._table = table
         row = self._row = store.tables["row"]
+        self._members: sa.Select[Any] | None = None
+        version = sa.literal(table.workflow_version, sa.String)
+        if link.per == "group":
+            suspected = self._any_member(link, parents[link.parents[0]])
+            self._select = (
+                sa.select(row.c.row, row.c.status, suspected.label("now"), belongs(row, version).label("belongs"))
+                .select_from(row)
+                .where(row.c.link == link.link, row.c.suspected != suspected)
+            )
+            return
         unsettled: list[sa.ColumnElement[bool]] = []
         source: sa.FromClause = row
         for side, (parent, column) in enumerate(zip(link.parents, (row.c.left_row, row.c.right_row), strict=False)):
@@ -175,16 +186,31 @@ class _Query:
             if takes_outputs(link, side, parents[parent]):
                 unsettled.append(above.c.status != "current")
         suspected = sa.func.coalesce(sa.or_(*unsettled), sa.false())
-        version = sa.literal(table.workflow_version, sa.String)
         self._select = (
             sa.select(row.c.row, row.c.status, suspected.label("now"), belongs(row, version).label("belongs"))
             .select_from(source)
             .where(row.c.link == link.link, row.c.suspected != suspected)
         )
 
+    def _any_member(self, link: LinkSpecification, parent: Table) -> sa.ColumnElement[bool]:
+        """Tell in SQL whether a member of a row's group is unsettled: the index leads to the group's members alone."""
+        index, member = self._store.tables["join_index"], self._row.alias("member")
+        self._members = sa.select(index.c.key).where(index.c.link == link.link, index.c.side == 0)
+        unsettled: sa.ColumnElement[bool] = member.c.suspected
+        if takes_outputs(link, 0, parent):
+            unsettled = sa.or_(unsettled, member.c.status != "current")
+        of_group = sa.and_(index.c.link == link.link, index.c.side == 0, index.c.key == self._row.c.key)
+        found = sa.select(sa.literal(1)).select_from(
+            index.join(member, sa.and_(member.c.table_id == parent.id, member.c.row == index.c.row))
+        )
+        return found.where(of_group, unsettled).correlate(self._row).exists()
+
     def run(self, column: Literal["left_row", "right_row", "row"], values: Sequence[int], into: Settlement) -> None:
         for some in chunks(values):
             where: list[sa.ColumnElement[bool]] = [self._row.c[column].in_(some)]
+            if self._members is not None and column == "left_row":
+                keys = self._members.where(self._store.tables["join_index"].c.row.in_(some))
+                where = [self._row.c.key.in_(keys)]
             if column == "row":
                 where.append(self._row.c.table_id == self._table.id)
             for entry in self._store.connection.execute(self._select.where(*where)):
