@@ -220,6 +220,20 @@ async def test_a_type_that_changed_since_is_named(quick: Harness) -> None:
     assert [(cell["row"], cell["column"]) for cell in problem["cells"]] == [(1, "x")]
 
 
+async def test_an_edit_that_is_undone_needs_no_run(quick: Harness) -> None:
+    (ada,) = people(quick, "ada")
+    await quick.worktable("t", {"x": "int"}, {"z": "int"})
+    await quick.add("t", {"x": 1})
+    await quick.run("t", 1, {"z": 2})
+    await ada.ask("PATCH", "/tables/t/rows/1", {"x": 5})
+    assert (await quick.get("/tables/t/rows/1"))["status"] == "stale"
+    await _undo(ada)
+    row = await quick.get("/tables/t/rows/1")
+    assert (row["status"], row["outdated"]) == ("current", False)
+    await _redo(ada)
+    assert (await quick.get("/tables/t/rows/1"))["status"] == "stale"
+
+
 # --- corrections ---
 
 

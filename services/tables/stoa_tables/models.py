@@ -347,6 +347,7 @@ removed_row = sa.Table(
     sa.Column("row", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("revision", sa.BigInteger, nullable=False),
     _json("inputs"),
+    sa.Column("pinned", sa.String(64), doc="The workflow version that the row stays with"),
 )
 
 blob = sa.Table(

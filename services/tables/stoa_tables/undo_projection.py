@@ -213,7 +213,16 @@ def keep_removed(batch: Batch, rows: Sequence[int]) -> int:
     own = [row for row in batch.store.rows(batch.table, rows).values() if row.link is None]
     batch.insert(
         "removed_row",
-        [{"table_id": batch.table, "row": row.row, "revision": row.revision, "inputs": row.inputs} for row in own],
+        [
+            {
+                "table_id": batch.table,
+                "row": row.row,
+                "revision": row.revision,
+                "inputs": row.inputs,
+                "pinned": row.pinned,
+            }
+            for row in own
+        ],
     )
     return len(own)
 
@@ -223,6 +232,10 @@ def rows_restored(batch: Batch, event: events.RowsRestored) -> None:
     table = batch.store.table(event.table)
     status = "stale" if table is None else table.status_of_new_rows
     rows = [row.row for row in event.rows]
+    removed = batch.tables["removed_row"]
+    mine = (removed.c.table_id == event.table, removed.c.pinned.is_not(None))
+    found = batch.connection.execute(sa.select(removed.c.row, removed.c.pinned).where(*mine))
+    pinned = {entry.row: entry.pinned for entry in found}
     batch.delete_rows("removed_row", rows)
     batch.insert(
         "row",
@@ -233,6 +246,7 @@ def rows_restored(batch: Batch, event: events.RowsRestored) -> None:
                 "revision": row.revision,
                 "status": status,
                 "inputs": row.inputs,
+                "pinned": pinned.get(row.row),
             }
             for row in event.rows
         ],

@@ -122,7 +122,9 @@ class UndoService(CommandService):
                 event_bytes=self._settings.event_bytes,
                 skip_changed=asked.skip_changed,
             )
-            recorder.record(table.id, taken.events)
+            for event in taken.events:
+                # One after the other: whether a row has its old inputs again is seen on the row as the one before left it.
+                recorder.record(table.id, [event])
             recorder.follow(table.id, taken.rows)
             left = [LeftCell(row=cell.row, column=cell.column or None, reason=cell.reason) for cell in taken.left]
             return TakenBackAnswer(

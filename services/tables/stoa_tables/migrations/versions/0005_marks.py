@@ -107,5 +107,6 @@ def upgrade() -> None:
         sa.Column("row", sa.BigInteger, nullable=False, autoincrement=False),
         sa.Column("revision", sa.BigInteger, nullable=False),
         sa.Column("inputs", sa.JSON, nullable=False),
+        sa.Column("pinned", sa.String(64)),
         sa.PrimaryKeyConstraint("table_id", "row", name="pk_removed_row"),
     )
