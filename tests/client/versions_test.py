@@ -26,7 +26,8 @@ outputs:
 def adding(at_stoa: Command, tmp_path: Path, request: pytest.FixtureRequest) -> str:
     """A worktable that adds, with a row that was run and one that was not."""
     name = re.sub(r"\W", "-", request.node.name)[:60]
-    (tmp_path / "add.cwl").write_text(ADDS)
+    # A workflow of its own: what another test has computed would be taken over, and nothing known of how long it takes.
+    (tmp_path / "add.cwl").write_text(f"doc: {name}\n{ADDS}")
     assert at_stoa("table", "create", name, "--cwl", tmp_path / "add.cwl").status == 0
     at_stoa("table", "add", name, "a=1")
     assert at_stoa("table", "run", name, "--watch").status == 0
@@ -37,11 +38,11 @@ def adding(at_stoa: Command, tmp_path: Path, request: pytest.FixtureRequest) -> 
 def test_a_workflow_is_changed_compared_and_restored(at_stoa: Command, adding: str, tmp_path: Path) -> None:
     same = tmp_path / "same" / "add.cwl"
     same.parent.mkdir()
-    same.write_text(f"# adds\n{ADDS}")
+    same.write_text(f"# adds\n{ADDS}doc: {adding}\n")
     assert "has this version already" in at_stoa("table", "set-workflow", adding, same).output
 
     changed = tmp_path / "add.cwl"
-    changed.write_text(ADDS.replace("default: 1", "default: 10"))
+    changed.write_text(changed.read_text().replace("default: 1", "default: 10"))
     told = at_stoa("table", "set-workflow", adding, changed, "--preview")
     assert told.status == 0, told.errors
     assert told.output.startswith(f"1 row of {adding} would have to be computed anew, about ")
