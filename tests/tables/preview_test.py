@@ -221,7 +221,7 @@ def shown(name: str, **numbers: Any) -> PreviewTable:
 
 def test_the_summary_is_a_sentence_or_two() -> None:
     assert summary([], changes=False) == "Nothing would change."
-    assert summary([], changes=True) == "No row would have to be computed anew."
+    assert summary([], changes=True) == "No row would become stale."
     tables = [
         shown("sources", stale=1, seconds=4000.0),
         shown("fits", suspected=1200),

@@ -60,7 +60,7 @@ async def test_every_version_a_table_had_is_listed_with_when_by_whom_and_what_it
     newest, oldest = await versions(stoa, "t")
     assert (oldest["number"], oldest["version"], oldest["present"]) == (1, first["workflow"]["version"], False)
     assert (newest["number"], newest["version"], newest["present"]) == (2, second["workflow"]["version"], True)
-    assert (oldest["rows"], newest["rows"]) == (1, 1)
+    assert (oldest["rows"], newest["rows"], newest["pinned"]) == (1, 1, 0)
     assert (oldest["files"], oldest["size"]) == (2, len(FIRST) + 2)
     changed = await stoa.log(0, "workflow-changed")
     for shown, envelope in zip((oldest, newest), changed, strict=True):

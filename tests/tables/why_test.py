@@ -172,6 +172,17 @@ async def test_a_derived_value_that_came_out_otherwise_is_named(quick: Harness) 
     ]
 
 
+async def test_a_locked_row_says_that_it_is_not_run(quick: Harness) -> None:
+    await create(quick, "fits", {"main.cwl": FIT})
+    await quick.add("fits", {"x": 1})
+    await quick.post("/tables/fits/locks", {"rows": [1], "locked": True, "reason": "published"}, expect=200)
+    found = await why(quick, "fits", 1)
+    assert sentence(found) == (
+        "Row 1 of fits is stale: it was not run since ada added it (NOW); and ada locked it, so that it is not run: published."
+    )
+    assert chain(found)[-1] == ("row-locked", "fits", 1)
+
+
 # --- suspected ---------------------------------------------------------------------------------------------------------
 
 

@@ -313,7 +313,7 @@ def summary(tables: Sequence[PreviewTable], *, changes: bool) -> str:
     unknown = [item.name for item in tables if item.basis is None and (item.stale or item.suspected)]
     if unknown:
         sentences.append(f"Nothing is known of how long a run of {_listed(unknown)} takes.")
-    return " ".join(sentences) or "No row would have to be computed anew."
+    return " ".join(sentences) or "No row would become stale."
 
 
 def _counted(tables: Iterable[PreviewTable], what: str) -> str:

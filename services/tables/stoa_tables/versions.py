@@ -67,6 +67,7 @@ class TableVersion(BaseModel):
     first: Given = Field(description="When the table got it for the first time.")
     last: Given = Field(description="When the table got it for the last time; the same where it was never restored.")
     rows: int = Field(description="Rows whose outputs came from it.")
+    pinned: int = Field(description="Rows that are pinned to it, and stay with it whatever version the table has.")
 
 
 class VersionList(BaseModel):
@@ -138,19 +139,20 @@ class VersionQueries:
         if before is not None:
             statement = statement.where(item.c.number < before)
         found = self._connection.execute(statement).all()
-        rows = self._rows_by_version(table, [entry.version for entry in found])
-        shown = [_shown(entry, table, rows.get(entry.version, 0)) for entry in found[:limit]]
+        row, listed = self._store.tables["row"], [entry.version for entry in found]
+        rows = self._count(table, row.c.outputs_version, listed)
+        pinned = self._count(table, row.c.pinned, listed)
+        shown = [
+            _shown(entry, table, rows.get(entry.version, 0), pinned.get(entry.version, 0)) for entry in found[:limit]
+        ]
         following = shown[-1].number if len(found) > limit else None
         return VersionList(position=position, table=table.id, versions=shown, next=following)
 
-    def _rows_by_version(self, table: Table, versions: Sequence[str]) -> dict[str, int]:
-        row = self._store.tables["row"]
-        statement = (
-            sa.select(row.c.outputs_version, sa.func.count().label("n"))
-            .where(row.c.table_id == table.id, row.c.outputs_version.in_(versions))
-            .group_by(row.c.outputs_version)
-        )
-        return {entry.outputs_version: entry.n for entry in self._connection.execute(statement)}
+    def _count(self, table: Table, column: sa.Column[Any], versions: Sequence[str]) -> dict[str, int]:
+        """Count the rows of a table that have each version in a column."""
+        mine = self._store.tables["row"].c.table_id == table.id
+        statement = sa.select(column, sa.func.count()).where(mine, column.in_(versions)).group_by(column)
+        return {entry[0]: entry[1] for entry in self._connection.execute(statement)}
 
     def content(self, name: str, version: str) -> VersionContent:
         """Give the files of one version of a table.
@@ -208,7 +210,7 @@ class VersionQueries:
         return found[0]
 
 
-def _shown(entry: Any, table: Table, rows: int) -> TableVersion:
+def _shown(entry: Any, table: Table, rows: int, pinned: int) -> TableVersion:
     return TableVersion(
         number=entry.number,
         version=entry.version,
@@ -223,6 +225,7 @@ def _shown(entry: Any, table: Table, rows: int) -> TableVersion:
             {"position": entry.last_position, "time": entry.last_time, "actor": entry.last_actor}
         ),
         rows=rows,
+        pinned=pinned,
     )
 
 

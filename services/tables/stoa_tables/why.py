@@ -17,6 +17,7 @@ from stoa_contracts.events import tables as events
 from stoa_contracts.types import LinkSpecification, RowStatus, Timestamp
 from stoa_tables.domain import Row, Table, same
 from stoa_tables.history import tell, tells
+from stoa_tables.marks_store import MarksStore
 from stoa_tables.problems import NotFoundError
 from stoa_tables.queries import Queries
 from stoa_tables.store import Store
@@ -47,7 +48,7 @@ _GIVES = ("outputs-recorded", "outputs-imported", "row-edited", "rows-added", "r
 class Component(BaseModel):
     """The first thing in which a row differs from the run that made its outputs."""
 
-    kind: Literal["workflow", "input", "file", "software"]
+    kind: Literal["workflow", "input", "file"]
     name: str | None = Field(description="The input's or the file's name; of a workflow, the first file that differs.")
     before: Any = Field(description="The value, the workflow version or the digest of the file that the run had.")
     after: Any = Field(description="What it is now; null where a file is gone.")
@@ -152,10 +153,20 @@ class Explainer:
         own = finding.reason
         if row.status in {"queued", "running"}:
             return f"{self._on_its_way(table, row, finding)}{f', because {own}' if own else ''}"
+        locked = self._locked(table, row, finding)
         if not row.suspected:
-            return f"is stale: {own or 'its outputs were made from something else'}"
+            return f"is stale: {own or 'its outputs were made from something else'}{locked}"
         waits = self._waits(table, row, finding)
-        return f"is stale: {own}; and {waits}" if own else f"is suspected: {waits}"
+        return f"is stale: {own}; and {waits}{locked}" if own else f"is suspected: {waits}{locked}"
+
+    def _locked(self, table: Table, row: Row, finding: _Finding) -> str:
+        lock = MarksStore(self._connection, self._store.tables).locks(table.id, [row.row]).get(row.row)
+        if lock is None:
+            return ""
+        told = self._last(table.id, row.row, ("row-locked",))
+        if told is not None:
+            self._add(finding, told, row.row)
+        return f"; and {lock.by} locked it, so that it is not run{f': {lock.reason}' if lock.reason else ''}"
 
     def _subject(self, table: Table, row: Row) -> str:
         return f"row {row.row} of {table.name}"
