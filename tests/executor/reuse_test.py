@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import stat
+import threading
 from contextlib import asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -18,13 +19,15 @@ from stoa_chassis.projection import compare, rebuild
 from stoa_contracts.ids import new_id
 from stoa_contracts.keys import inputs_digest, job_key
 from stoa_contracts.types import InputFile
+from stoa_executor import digests
+from stoa_executor.digests import InterruptedLookError
 from stoa_executor.projection import ExecutorProjection
 from tests.executor.conftest import tool
 from tests.executor.site import Site
 from tests.support.brokers import MemoryTestBroker
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from stoa_contracts.jobs import JobRequest
     from tests.executor.site import RunningExecutor
@@ -320,6 +323,63 @@ async def test_a_stopping_executor_hands_on_what_waited(alone: Observatory) -> N
     async with alone.executor(work=alone.directory / "elsewhere") as executor:
         outcomes = await executor.finished(*requests)
     assert sorted(outcome["reused_from"] is None for outcome in outcomes) == [False, True]
+
+
+async def test_a_long_look_at_a_file_ends_with_the_job_and_with_the_executor(
+    alone: Observatory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking = threading.Event()
+
+    def look_for_ever(_: Any, interrupted: Callable[[], bool]) -> str:
+        looking.set()
+        while not interrupted():
+            threading.Event().wait(0.01)
+        raise InterruptedLookError
+
+    version = alone.workflow()
+    image = alone.file("a.fits", "pixels")
+    async with alone.executor(workers=2, stop_timeout=0.5) as executor:
+        await executor.finished(await alone.ask(version, {"name": "x"}))
+        with monkeypatch.context() as slow:
+            slow.setattr(digests, "_hash", look_for_ever)
+            cancelled, other = [
+                await alone.ask(version, {"name": name, "image": image}, max_attempts=1) for name in ("c", "s")
+            ]
+            await asyncio.to_thread(looking.wait, 20)
+            await alone.site.cancel(cancelled)
+            (outcome,) = await executor.finished(cancelled)
+            assert (outcome["outcome"], outcome["key"]) == ("cancelled", None)
+            executor.context.background.stop.set()
+            async with asyncio.timeout(20):
+                while executor.context.agent.held:
+                    await asyncio.sleep(0.01)
+    async with alone.executor(work=alone.directory / "elsewhere") as executor:
+        (outcome,) = await executor.finished(other)
+    assert outcome["outcome"] == "success"
+
+
+async def test_a_file_that_is_being_written_to_is_tried_again_later(
+    observatory: Observatory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = observatory.file("a.fits", "pixels")
+    original = digests._hash
+
+    def growing(file: Any, interrupted: Callable[[], bool]) -> str:
+        observatory.file("a.fits", f"pixels {new_id()}")
+        return original(file, interrupted)
+
+    version = observatory.workflow()
+    async with observatory.executor() as executor:
+        await executor.finished(await observatory.ask(version, {"name": "x"}))
+        with monkeypatch.context() as busy:
+            busy.setattr(digests, "_hash", growing)
+            (outcome,) = await executor.finished(await observatory.ask(version, {"name": "y", "image": image}))
+        path = observatory.archive / "a.fits"
+        assert (outcome["outcome"], outcome["error"]) == (
+            "temporaryFail",
+            f"Input 'image': {path} is being written to.",
+        )
+        assert observatory.count() == 1
 
 
 async def test_a_result_is_refused_where_an_input_changed_meanwhile(observatory: Observatory) -> None:

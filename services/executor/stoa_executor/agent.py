@@ -156,6 +156,11 @@ class Agent:
         return [job for job, work in self._work.items() if work.started]
 
     @property
+    def held(self) -> int:
+        """How many jobs are in the hands of this executor."""
+        return len(self._work)
+
+    @property
     def waiting(self) -> int:
         """How many jobs wait here for the end of an equal one."""
         return self._parked

@@ -43,6 +43,7 @@ _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _POSITION = re.compile(r"(?:file://)?[^\s:'\"]*?([^/\s:'\"]+\.(?:cwl|ya?ml|json))(?:#[^\s:]*)?:(\d+):\d+:\s*")
 _BULLET = re.compile(r"(?m)^\s*[*-]\s+")
 _COLLECTING = re.compile(r"Error collecting output for parameter '([^']+)':\s*")
+_PLAIN_LOCATION = re.compile(r"file://(/[^%?#\x00-\x20]*)")
 _NOTHING_SAID = re.compile(r"[\W_]*")
 
 
@@ -343,6 +344,9 @@ def local_path(location: str) -> str | None:
     """
     if location.startswith("/"):
         return location
+    if match := _PLAIN_LOCATION.fullmatch(location):
+        # Nearly all are like this, and there may be a hundred thousand to look at.
+        return match[1]
     parts = urlsplit(location)
     if parts.scheme == "file" and parts.netloc in {"", "localhost"} and parts.path.startswith("/"):
         return unquote(parts.path)

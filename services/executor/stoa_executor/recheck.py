@@ -9,11 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from stoa_chassis.service import origin_of
 from stoa_executor.factory import Context
+from stoa_executor.watching import MOST_CHANGED
 
 __all__ = ["recheck_router"]
 
 _MOST_LOCATIONS = 10_000
-_MOST_TOLD = 1_000
 
 recheck_router = APIRouter(prefix="/api")
 
@@ -47,7 +47,7 @@ class RecheckResult(BaseModel):
     checked: int = Field(description="Locations that were looked at.")
     skipped: int = Field(description="Locations that this executor may not read, or whose file system does not answer.")
     changed: int = Field(description="Locations that hold something else than was told before; each gave an event.")
-    changes: list[ChangedFile] = Field(description=f"The first {_MOST_TOLD:,} of them.")
+    changes: list[ChangedFile] = Field(description=f"The first {MOST_CHANGED:,} of them.")
     unknown: list[str] = Field(description="Locations in the request that no job has read.")
 
 
@@ -63,10 +63,10 @@ async def recheck_files(context: Context, request: Request, asked: RecheckReques
     return RecheckResult(
         checked=done.checked,
         skipped=done.skipped,
-        changed=len(done.changed),
+        changed=done.changes,
         changes=[
             ChangedFile(location=change.location, previous=change.previous, sha256=change.sha256)
-            for change in done.changed[:_MOST_TOLD]
+            for change in done.changed
         ],
         unknown=done.unknown,
     )

@@ -31,7 +31,10 @@ from stoa_executor.digests import SETTLED_NS, ContentDigests, ContentUnstableErr
 from stoa_executor.domain import local_path, path_id
 from stoa_executor.models import file_digest, watched_file
 
-__all__ = ["FileWatcher", "Rechecked"]
+__all__ = ["MOST_CHANGED", "FileWatcher", "Rechecked"]
+
+#: So many changes are given back at the most; all of them are told.
+MOST_CHANGED = 1000
 
 #: The stream of its events.
 _STREAM = "files"
@@ -73,7 +76,10 @@ class Rechecked:
     checked: int = 0
     skipped: int = 0
     """Locations outside the folders that this executor may read, or on a file system that does not answer."""
+    changes: int = 0
+    """Locations of which something was told."""
     changed: list[FileChanged] = field(default_factory=list)
+    """The first of what was told."""
     unknown: list[str] = field(default_factory=list)
     """Locations that were asked for and that no job has read."""
 
@@ -310,7 +316,9 @@ class FileWatcher:
             elif verdict == "later":
                 self._postpone(row.location, now)
         if told:
-            done.changed += await self._database.write(lambda connection: self._tell(connection, told, origin))
+            changed = await self._database.write(lambda connection: self._tell(connection, told, origin))
+            done.changes += len(changed)
+            done.changed += changed[: max(0, MOST_CHANGED - len(done.changed))]
         await self._digests.save()
 
     def _verdict(self, row: Any) -> _Verdict:
