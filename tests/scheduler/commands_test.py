@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from stoa_contracts.canonical import canonical_json
 from stoa_contracts.types import RowStatus
 from stoa_scheduler.commands import Skipped, cancel_jobs, run_rows, set_mode
-from stoa_scheduler.domain import ActiveJob, InputColumn, RowState, TableState
+from stoa_scheduler.domain import ActiveJob, InputColumn, Request, RowState, TableState
 from stoa_scheduler.problems import NothingToRunError
 from tests.scheduler.neighbours import version
 
@@ -44,14 +44,12 @@ def test_each_row_becomes_a_job_with_its_full_inputs() -> None:
     decision = run_rows(
         TABLE,
         [row(1), row(7, sigma=3.0)],
-        run="r",
-        requested_by="jansky",
-        priority=4,
+        Request("r", "jansky", priority=4),
         make_id=lambda: next(make),
     )
     assert decision.jobs == 2
     assert not decision.skipped
-    (event,) = decision.events
+    (event,) = decision.queued
     assert (event.table, event.run, event.requested_by, event.reason, event.priority) == (
         "t",
         "r",
@@ -76,8 +74,8 @@ def test_rows_are_skipped_with_the_reason() -> None:
         row(6, "failed"),
         row(7, "current"),
     ]
-    decision = run_rows(TABLE, rows, run="r", requested_by="jansky", asked=[1, 7, 12, 11])
-    assert [job.row for event in decision.events for job in event.jobs] == [6, 7]
+    decision = run_rows(TABLE, rows, Request("r", "jansky"), asked=[1, 7, 12, 11])
+    assert [job.row for event in decision.queued for job in event.jobs] == [6, 7]
     *first, too_large = decision.skipped[:5]
     assert first == [
         Skipped(1, "it is queued already"),
@@ -93,25 +91,25 @@ def test_rows_are_skipped_with_the_reason() -> None:
 @given(st.lists(st.integers(0, 60_000), min_size=1, max_size=30))
 def test_every_event_passes_the_broker(sizes: list[int]) -> None:
     rows = [row(number, image="x" * size) for number, size in enumerate(sizes, 1)]
-    decision = run_rows(TABLE, rows, run="r", requested_by="jansky")
-    assert [job.row for event in decision.events for job in event.jobs] == list(range(1, len(sizes) + 1))
-    assert all(len(canonical_json(event.model_dump(mode="json"))) < 256 * 1024 for event in decision.events)
+    decision = run_rows(TABLE, rows, Request("r", "jansky"))
+    assert [job.row for event in decision.queued for job in event.jobs] == list(range(1, len(sizes) + 1))
+    assert all(len(canonical_json(event.model_dump(mode="json"))) < 256 * 1024 for event in decision.queued)
 
 
 def test_many_rows_are_events_of_one_run() -> None:
-    decision = run_rows(TABLE, [row(number) for number in range(1, 1301)], run="r", requested_by="jansky")
-    assert [len(event.jobs) for event in decision.events] == [500, 500, 300]
-    assert {event.run for event in decision.events} == {"r"}
+    decision = run_rows(TABLE, [row(number) for number in range(1, 1301)], Request("r", "jansky"))
+    assert [len(event.jobs) for event in decision.queued] == [500, 500, 300]
+    assert {event.run for event in decision.queued} == {"r"}
 
 
 def test_what_has_no_workflow_is_refused() -> None:
     plain = replace(TABLE, kind="plain", workflow_version=None)
     with pytest.raises(NothingToRunError, match="Table sources is a plain table: its rows are always current"):
-        run_rows(plain, [], run="r", requested_by="jansky")
+        run_rows(plain, [], Request("r", "jansky"))
     with pytest.raises(NothingToRunError, match="Table sources is a join: its rows"):
-        run_rows(replace(plain, kind="join"), [], run="r", requested_by="jansky")
+        run_rows(replace(plain, kind="join"), [], Request("r", "jansky"))
     with pytest.raises(NothingToRunError, match="Table sources has no workflow yet"):
-        run_rows(replace(TABLE, workflow_version=None), [], run="r", requested_by="jansky")
+        run_rows(replace(TABLE, workflow_version=None), [], Request("r", "jansky"))
     with pytest.raises(NothingToRunError):
         set_mode(plain, "automatic")
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stoa_contracts.canonical import canonical_json
+from stoa_contracts.keys import job_inputs
 from stoa_contracts.types import Column
 from stoa_scheduler.domain import (
     MAX_EVENT_BYTES,
@@ -18,7 +19,6 @@ from stoa_scheduler.domain import (
     InputColumn,
     Turns,
     chunks,
-    full_inputs,
     input_columns,
     job_bytes,
     missing_inputs,
@@ -157,7 +157,7 @@ def test_keys_are_inputs_and_outputs_are_not() -> None:
         InputColumn(name="product", optional=False),
         InputColumn(name="sigma", optional=False, default=5.0),
     ]
-    assert full_inputs(columns, {"product": "M87", "gone": 1}) == {"product": "M87", "sigma": 5.0}
+    assert job_inputs(columns, {"product": "M87", "gone": 1}) == {"product": "M87", "sigma": 5.0}
 
 
 @given(st.lists(st.integers(1, 200_000), max_size=40))

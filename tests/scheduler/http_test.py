@@ -197,15 +197,17 @@ async def test_skipped_rows_have_a_reason(observatory: Observatory) -> None:
     answer = await observatory.run(table=table, scope="rows", rows=[1, 3, 4, 9])
     assert answer["jobs"] == 1
     assert answer["skipped"] == [
-        {"row": 3, "reason": "input image is missing"},
-        {"row": 4, "reason": "input image is missing"},
-        {"row": 9, "reason": "there is no row 9"},
+        {"table": table, "row": 3, "reason": "input image is missing"},
+        {"table": table, "row": 4, "reason": "input image is missing"},
+        {"table": table, "row": 9, "reason": "there is no row 9"},
     ]
     again = await observatory.run(table=table, scope="rows", rows=[1])
     assert again == {
         "run": None,
         "jobs": 0,
-        "skipped": [{"row": 1, "reason": "it is queued already"}],
+        "awaited": 0,
+        "runs": [],
+        "skipped": [{"table": table, "row": 1, "reason": "it is queued already"}],
         "skipped_total": 1,
     }
 

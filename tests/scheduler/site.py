@@ -27,6 +27,7 @@ from stoa_scheduler.dispatcher import Dispatcher
 from stoa_scheduler.models import backlog, dispatch, job
 from stoa_scheduler.policy import Policy
 from stoa_scheduler.projection import SchedulerProjection
+from stoa_scheduler.queue_service import QueueService
 from stoa_scheduler.service import SchedulerService
 from stoa_scheduler.settings import SchedulerSettings
 from tests.scheduler.neighbours import Executor, Neighbour, Tables
@@ -87,6 +88,16 @@ class Site:
             settings=self.settings,
             origin=Origin(actor=actor, correlationid="c"),
             logger=structlog.get_logger("test"),
+        )
+
+    def queue_service(self, actor: str = "jansky") -> QueueService:
+        return QueueService(
+            database=self.database,
+            events=self.events,
+            settings=self.settings,
+            origin=Origin(actor=actor, correlationid="c"),
+            logger=structlog.get_logger("test"),
+            clock=lambda: self.now,
         )
 
     def deliver(self, neighbour: Neighbour, limit: int = 1_000_000) -> int:

@@ -222,7 +222,7 @@ class Queue(RuleBasedStateMachine):
             assert sum(summary.states.values()) == item.jobs
             assert (summary.finished is None) == bool(set(summary.states) - ENDED)
         states = Counter(self.site.states())
-        queue = self.wait(self.site.service().queue())
+        queue = self.wait(self.site.queue_service().queue())
         assert (queue.waiting + queue.dispatched, queue.running) == (states["waiting"], states["running"])
         assert queue.dispatched <= 3
 
@@ -289,7 +289,7 @@ class Queue(RuleBasedStateMachine):
                 self.finish(0, "success")
             self.let_tables_record(1000)
             self.site.deliver_all()
-            queue = self.wait(self.site.service().queue())
+            queue = self.wait(self.site.queue_service().queue())
             if not (queue.waiting or queue.dispatched or queue.running):
                 break
         assert not set(self.site.states()) - ENDED

@@ -77,6 +77,8 @@ class RowsAwaited(Event):
     awaited: bool = Field(default=True, description="False where they are no longer asked for.")
     priority: int = 0
     force: bool = False
+    reason: Literal["command", "automatic", "trigger"] = "command"
+    trigger: str | None = Field(default=None, description="The trigger that fired; null where none did.")
 
 
 @event("scheduler", "limit-set")

@@ -15,6 +15,7 @@ from stoa_scheduler.handlers import router
 from stoa_scheduler.models import metadata
 from stoa_scheduler.policy import Policy
 from stoa_scheduler.projection import SchedulerProjection
+from stoa_scheduler.queue_handlers import router as queue_router
 from stoa_scheduler.settings import SchedulerSettings
 
 __all__ = ["SERVICE", "create_app"]
@@ -46,7 +47,7 @@ def create_app(settings: SchedulerSettings, *, bus: Bus | None = None) -> FastAP
     async def start() -> None:
         context.background.start("dispatcher", dispatcher.run)
 
-    return create_service_app(SERVICE, context, [router], description=_DESCRIPTION, on_start=start)
+    return create_service_app(SERVICE, context, [router, queue_router], description=_DESCRIPTION, on_start=start)
 
 
 SERVICE = ServiceDefinition(

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal
 
-from stoa_contracts.events.scheduler import JobCancelled, JobQueued, QueuedJob, TriggerSet
+from stoa_contracts.events.scheduler import JobCancelled, JobQueued, QueuedJob, RowsAwaited, TriggerSet
 from stoa_contracts.ids import new_id
-from stoa_contracts.types import JobReference, Mode
+from stoa_contracts.keys import job_inputs
+from stoa_contracts.types import Digest, JobReference, Mode
 from stoa_scheduler.domain import (
     ACTIVE,
+    MAX_EVENT_ROWS,
     MAX_INPUT_BYTES,
     ActiveJob,
+    InputColumn,
+    Request,
     RowState,
     TableState,
     chunks,
-    full_inputs,
     job_bytes,
     missing_inputs,
 )
 from stoa_scheduler.problems import NothingToRunError
 
-__all__ = ["Decision", "Skipped", "cancel_jobs", "check_runnable", "run_rows", "set_mode"]
+__all__ = ["Decision", "Skipped", "await_rows", "cancel_jobs", "check_runnable", "run_rows", "set_mode"]
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,24 @@ class Skipped:
 class Decision:
     """What happens, and which rows are left out."""
 
-    events: Sequence[JobQueued] = ()
+    queued: Sequence[JobQueued] = ()
+    waits: Sequence[RowsAwaited] = ()
     skipped: Sequence[Skipped] = ()
-    jobs: int = field(default=0)
+
+    @property
+    def events(self) -> list[JobQueued | RowsAwaited]:
+        """All that happens."""
+        return [*self.queued, *self.waits]
+
+    @property
+    def jobs(self) -> int:
+        """How many jobs are queued."""
+        return sum(len(event.jobs) for event in self.queued)
+
+    @property
+    def awaited(self) -> int:
+        """How many rows wait."""
+        return sum(len(event.rows) for event in self.waits)
 
 
 def check_runnable(table: TableState) -> None:
@@ -62,15 +80,15 @@ def check_runnable(table: TableState) -> None:
 def run_rows(
     table: TableState,
     rows: Iterable[RowState],
+    request: Request,
     *,
-    run: str,
-    requested_by: str,
-    reason: Literal["command", "automatic"] = "command",
-    priority: int = 0,
     asked: Iterable[int] = (),
+    versions: Mapping[Digest, Sequence[InputColumn]] | None = None,
     make_id: Callable[[], str] = new_id,
 ) -> Decision:
     """Queue a job for each row, but for those that are queued or running already, or cannot run.
+
+    Rows that are suspected wait: their inputs may be about to change.
 
     Parameters
     ----------
@@ -78,16 +96,12 @@ def run_rows(
         The worktable.
     rows
         What is known of the rows, in their order.
-    run
-        The id of the run.
-    requested_by
-        The person who wants it.
-    reason
-        Whether the person asked for it, or a change that the person made.
-    priority
-        Higher goes first.
+    request
+        What they are asked for in.
     asked
         Rows that were named; those of them that are not in `rows` do not exist.
+    versions
+        The inputs of the workflow versions that rows are pinned to.
     make_id
         Makes the jobs' ids.
 
@@ -102,40 +116,89 @@ def run_rows(
         If the table has no workflow.
     """
     check_runnable(table)
-    jobs: list[tuple[QueuedJob, int]] = []
+    present = table.workflow_version or ""
+    inputs_of = {**(versions or {}), present: table.inputs}
+    jobs: dict[Digest, list[tuple[QueuedJob, int]]] = defaultdict(list)
+    waiting: list[int] = []
     skipped: list[Skipped] = []
     known = set()
     for row in rows:
         known.add(row.row)
-        why = _why_not(table, row)
-        inputs = full_inputs(table.inputs, row.inputs)
-        size = job_bytes(inputs)
-        if why is None and size > MAX_INPUT_BYTES:
-            why = f"its inputs take {size:,} bytes, a job may have {MAX_INPUT_BYTES:,}"
-        if why is None:
-            jobs.append((QueuedJob(job=make_id(), row=row.row, revision=row.revision, inputs=inputs), size))
+        version = row.pinned or present
+        columns = inputs_of.get(version)
+        why = _why_not(columns, row)
+        if why is not None or columns is None:
+            skipped.append(Skipped(row.row, why or ""))
+        elif row.suspected:
+            waiting.append(row.row)
         else:
-            skipped.append(Skipped(row.row, why))
+            inputs = job_inputs(columns, row.inputs)
+            size = job_bytes(inputs)
+            if size > MAX_INPUT_BYTES:
+                why = f"its inputs take {size:,} bytes, a job may have {MAX_INPUT_BYTES:,}"
+                skipped.append(Skipped(row.row, why))
+            else:
+                job = QueuedJob(job=make_id(), row=row.row, revision=row.revision, inputs=inputs)
+                jobs[version].append((job, size))
     skipped.extend(Skipped(row, f"there is no row {row}") for row in sorted(set(asked) - known))
-    events = [
+    queued = [
         JobQueued(
             table=table.id,
-            run=run,
-            requested_by=requested_by,
-            reason=reason,
-            workflow_version=table.workflow_version or "",
-            priority=priority,
+            run=request.run,
+            requested_by=request.requested_by,
+            reason=request.reason,
+            workflow_version=version,
+            priority=request.priority,
             jobs=[job for job, _ in piece],
+            force=request.force,
+            trigger=request.trigger,
         )
-        for piece in chunks(jobs, lambda item: item[1])
+        for version in sorted(jobs, key=lambda version: version != present)
+        for piece in chunks(jobs[version], lambda item: item[1])
     ]
-    return Decision(events, skipped, len(jobs))
+    return Decision(queued, await_rows(table.id, waiting, request), skipped)
 
 
-def _why_not(table: TableState, row: RowState) -> str | None:
+def await_rows(table: str, rows: Iterable[int], request: Request, *, awaited: bool = True) -> list[RowsAwaited]:
+    """Let rows wait until they are settled, or no longer.
+
+    Parameters
+    ----------
+    table
+        Its id.
+    rows
+        Each once.
+    request
+        What they were asked for in.
+    awaited
+        Whether they wait from now on.
+    """
+    return [
+        RowsAwaited(
+            table=table,
+            run=request.run,
+            requested_by=request.requested_by,
+            rows=piece,
+            awaited=awaited,
+            priority=request.priority,
+            force=request.force,
+            reason=request.reason,
+            trigger=request.trigger,
+        )
+        for piece in chunks(sorted(rows), most=MAX_EVENT_ROWS, size=lambda _: 20)
+    ]
+
+
+def _why_not(columns: Sequence[InputColumn] | None, row: RowState) -> str | None:
     if row.status in ACTIVE:
         return f"it is {row.status} already"
-    missing = missing_inputs(table.inputs, row.inputs)
+    if row.locked:
+        return "it is locked"
+    if columns is None:
+        return "the workflow version that it is pinned to is not known here"
+    if row.suspected:
+        return "it waits already until what it depends on is computed" if row.awaited else None
+    missing = missing_inputs(columns, row.inputs)
     if missing:
         return f"input {missing[0]} is missing" if len(missing) == 1 else f"inputs {', '.join(missing)} are missing"
     return None

@@ -30,9 +30,11 @@ from stoa_chassis.projection import EventStore
 from stoa_chassis.waiting import wait_any
 from stoa_contracts.jobs import JobRequest
 from stoa_contracts.subjects import job_subject
+from stoa_scheduler.awaiting import record_cancellation
 from stoa_scheduler.domain import Group, Turns, share, window_size
+from stoa_scheduler.limits import Limits
 from stoa_scheduler.models import backlog, dispatch, job
-from stoa_scheduler.policy import record_cancellation
+from stoa_scheduler.queue_store import QueueStore
 from stoa_scheduler.settings import SchedulerSettings
 from stoa_scheduler.store import SchedulerStore
 
@@ -63,13 +65,24 @@ class _Look:
     next: datetime | None
 
 
+@dataclass(frozen=True)
+class _State:
+    """What waits and may be handed out, and what was handed out."""
+
+    groups: list[Group]
+    in_flight: Counter[tuple[str, str]]
+    running: int
+    unstarted: int
+    limits: Limits
+
+
 _not_handed = ~sa.exists(sa.select(dispatch.c.job).where(dispatch.c.job == job.c.id))
 _waiting = sa.and_(job.c.state == "waiting", _not_handed)
 # Each order is that of an index, null though one column may be: else PostgreSQL would sort all that waits.
 _first_retry = (
     sa.select(job.c.not_before).where(_waiting, job.c.not_before.is_not(None)).order_by(job.c.not_before).limit(1)
 )
-_any_fresh = sa.select(job.c.id).where(_waiting, job.c.not_before.is_(None)).order_by(job.c.not_before).limit(1)
+_next_retry = _first_retry.where(job.c.not_before > sa.bindparam("b_now"))
 
 # Written once, because they run for each table that has jobs waiting.
 _of_group = (
@@ -202,10 +215,44 @@ class Dispatcher:
         # Topping up one by one would cost a transaction for each job.
         if waiting <= handed or handed > window * 3 // 4:
             return _Look(work=False, next=due)
+        state = self._state(connection)
         retry = connection.execute(_first_retry).scalar_one_or_none()
-        if (retry is not None and retry <= now) or connection.execute(_any_fresh).first():
-            return _Look(work=True, next=None)
-        return _Look(work=False, next=min((item for item in (due, retry) if item is not None), default=None))
+        retries = retry is not None and retry <= now
+        for group in state.groups:
+            group.taken = 1
+            if self._choose(connection, group, now, retries=retries):
+                return _Look(work=True, next=None)
+        later = connection.execute(_next_retry, {"b_now": now}).scalar_one_or_none() if retries else retry
+        return _Look(work=False, next=min((item for item in (due, later) if item is not None), default=None))
+
+    def _state(self, connection: sa.Connection) -> _State:
+        """Find what is in flight, and what waits of those who are below their limits."""
+        settings = self._settings
+        limits = QueueStore(connection).limits(per_table=settings.limit_per_table, per_person=settings.limit_per_person)
+        in_flight: Counter[tuple[str, str]] = Counter()
+        unstarted: Counter[tuple[str, str, int]] = Counter()
+        people: Counter[str] = Counter()
+        tables: Counter[str] = Counter()
+        c = dispatch.c
+        statement = sa.select(
+            c.table_id, c.requested_by, c.priority, c.started, sa.func.count().label("number")
+        ).group_by(c.table_id, c.requested_by, c.priority, c.started)
+        running = 0
+        for item in connection.execute(statement):
+            in_flight[item.requested_by, item.table_id] += item.number
+            people[item.requested_by] += item.number
+            tables[item.table_id] += item.number
+            if item.started:
+                running += item.number
+            else:
+                unstarted[item.table_id, item.requested_by, item.priority] += item.number
+        groups = []
+        for item in connection.execute(sa.select(backlog).where(backlog.c.waiting > 0)):
+            left = item.waiting - unstarted[item.table_id, item.requested_by, item.priority]
+            person, table = item.requested_by, item.table_id
+            if left > 0 and limits.leaves_person(person, people[person]) and limits.leaves_table(table, tables[table]):
+                groups.append(Group(table, person, item.priority, left))
+        return _State(groups, in_flight, running, unstarted.total(), limits)
 
     def _window(self, running: int) -> int:
         horizon = time.monotonic() - 2.0
@@ -263,32 +310,19 @@ class Dispatcher:
         return self._handouts(connection, [item.job for item in due])
 
     def _take_new(self, connection: sa.Connection, now: datetime) -> list[Handout]:
-        in_flight: Counter[tuple[str, str]] = Counter()
-        unstarted: Counter[tuple[str, str, int]] = Counter()
-        c = dispatch.c
-        statement = sa.select(
-            c.table_id, c.requested_by, c.priority, c.started, sa.func.count().label("number")
-        ).group_by(c.table_id, c.requested_by, c.priority, c.started)
-        running = 0
-        for item in connection.execute(statement):
-            in_flight[item.requested_by, item.table_id] += item.number
-            if item.started:
-                running += item.number
-            else:
-                unstarted[item.table_id, item.requested_by, item.priority] += item.number
-        room = self._window(running) - unstarted.total()
-        groups = []
-        for item in connection.execute(sa.select(backlog).where(backlog.c.waiting > 0)):
-            left = item.waiting - unstarted[item.table_id, item.requested_by, item.priority]
-            if left > 0:
-                groups.append(Group(item.table_id, item.requested_by, item.priority, left))
+        state = self._state(connection)
+        groups, in_flight = state.groups, state.in_flight
+        room = self._window(state.running) - state.unstarted
         people = [(group.requested_by,) for group in groups]
         self._turns.forget_all_but([*people, *((group.requested_by, group.table) for group in groups)])
         retry = connection.execute(_first_retry).scalar_one_or_none() if groups else None
         retries = retry is not None and retry <= now
         picked: list[tuple[int, int, str]] = []
         while room > 0 and groups:
-            share(groups, room, in_flight, self._turns)
+            share(groups, room, in_flight, self._turns, state.limits)
+            if not any(group.taken for group in groups):
+                # All who wait are at their limits.
+                break
             new = []
             for group in groups:
                 if not group.taken:
@@ -346,6 +380,7 @@ class Dispatcher:
             c.correlationid,
             c.causationid,
             c.traceparent,
+            c.force,
         ).where(c.id.in_(jobs))
         found = {item.id: item for item in connection.execute(statement)}
         handouts = []
@@ -364,6 +399,7 @@ class Dispatcher:
                 correlationid=item.correlationid,
                 causationid=item.causationid,
                 traceparent=item.traceparent,
+                force=item.force,
             )
             body = request.model_dump_json().encode()
             handouts.append(Handout(job_subject(item.table_id), f"{item.id}:{item.attempt}", body, item.id))

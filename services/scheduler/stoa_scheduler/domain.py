@@ -24,23 +24,25 @@ from stoa_contracts.types import (
     Usage,
     Values,
 )
+from stoa_scheduler.limits import UNLIMITED, Limits
 
 __all__ = [
     "ACTIVE",
     "MAX_EVENT_BYTES",
     "MAX_EVENT_JOBS",
+    "MAX_EVENT_ROWS",
     "MAX_INPUT_BYTES",
     "ActiveJob",
     "Attempt",
+    "AwaitedRow",
     "Group",
     "InputColumn",
     "JobState",
+    "Request",
     "RowState",
-    "Scope",
     "TableState",
     "Turns",
     "chunks",
-    "full_inputs",
     "input_columns",
     "job_bytes",
     "missing_inputs",
@@ -53,9 +55,6 @@ __all__ = [
 
 T = TypeVar("T")
 
-#: What a command may ask to run.
-Scope = Literal["stale", "failed", "rows", "all"]
-
 #: `waiting` in our queue, `dispatched` to the bus, `running` somewhere, or ended.
 JobState = Literal["waiting", "dispatched", "running", "succeeded", "failed", "cancelled"]
 
@@ -67,6 +66,9 @@ MAX_EVENT_JOBS = 500
 
 #: and their inputs are together at most so large, so that the event passes every broker.
 MAX_EVENT_BYTES = 240 * 1024
+
+#: One event names at most so many rows that wait.
+MAX_EVENT_ROWS = 10_000
 
 #: A row whose inputs are larger is not run: its event and its job message would not pass the broker.
 MAX_INPUT_BYTES = MAX_EVENT_BYTES
@@ -113,6 +115,7 @@ class TableState:
     inputs: Sequence[InputColumn]
     mode: Mode
     deleted: bool = False
+    project: str = "default"
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,29 @@ class RowState:
     inputs: Values
     status: RowStatus
     job: str | None = None
+    suspected: bool = False
+    """Whether something that it depends on is being computed anew."""
+
+    pinned: Digest | None = None
+    """The workflow version that it stays with; null where it follows its table."""
+
+    locked: bool = False
+    awaited: bool = False
+    """Whether it was asked for and waits until it is settled."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for at once, by whom and how."""
+
+    run: str
+    requested_by: str
+    reason: Literal["command", "automatic", "trigger"] = "command"
+    priority: int = 0
+    force: bool = False
+    """Whether rows run even where a job with the same key has ended."""
+
+    trigger: str | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +162,17 @@ class ActiveJob:
     revision: int
     workflow_version: Digest
     state: JobState
+    run: str = ""
+
+
+@dataclass(frozen=True)
+class AwaitedRow:
+    """A row that was asked for and waits until it is settled."""
+
+    table: str
+    row: int
+    request: Request
+    """What it was asked for in."""
 
 
 @dataclass
@@ -177,15 +214,6 @@ def missing_inputs(columns: Iterable[InputColumn], inputs: Values) -> list[str]:
     ]
 
 
-def full_inputs(columns: Iterable[InputColumn], inputs: Values) -> Values:
-    """Give the input object of a job: the present workflow's inputs, with defaults where nobody filled in a value."""
-    full = {}
-    for column in columns:
-        value = inputs.get(column.name)
-        full[column.name] = column.default if value is None else value
-    return full
-
-
 def outcome_state(outcome: Outcome) -> Literal["succeeded", "failed", "cancelled"]:
     """Give the state of a job whose last attempt ended so."""
     if outcome == "success":
@@ -209,7 +237,9 @@ def retry_time(job: str, attempt: int, finished: datetime) -> datetime:
     return finished + retry_delay(job, attempt)
 
 
-def chunks(items: Iterable[T], size: Callable[[T], int] = lambda _: _REFERENCE_BYTES) -> Iterator[list[T]]:
+def chunks(
+    items: Iterable[T], size: Callable[[T], int] = lambda _: _REFERENCE_BYTES, most: int = MAX_EVENT_JOBS
+) -> Iterator[list[T]]:
     """Cut jobs into pieces of which each fits into one event.
 
     Parameters
@@ -218,12 +248,14 @@ def chunks(items: Iterable[T], size: Callable[[T], int] = lambda _: _REFERENCE_B
         In their order.
     size
         Gives the bytes of an item; by default those of a reference to a job.
+    most
+        So many are in a piece at most.
     """
     piece: list[T] = []
     taken = 0
     for item in items:
         needs = size(item)
-        if piece and (len(piece) >= MAX_EVENT_JOBS or taken + needs > MAX_EVENT_BYTES):
+        if piece and (len(piece) >= most or taken + needs > MAX_EVENT_BYTES):
             yield piece
             piece, taken = [], 0
         piece.append(item)
@@ -276,11 +308,18 @@ class Turns:
         self._last = {who: turn for who, turn in self._last.items() if who in kept}
 
 
-def share(groups: Sequence[Group], room: int, in_flight: Mapping[tuple[str, str], int], turns: Turns) -> None:
+def share(
+    groups: Sequence[Group],
+    room: int,
+    in_flight: Mapping[tuple[str, str], int],
+    turns: Turns,
+    limits: Limits = UNLIMITED,
+) -> None:
     """Say how many jobs of each group are handed out, in `Group.taken`.
 
     The highest priority goes first. Within it the next job is one of the person who has the fewest in flight, and of
-    that person's table which has the fewest; among equals, whose last turn was longest ago.
+    that person's table which has the fewest; among equals, whose last turn was longest ago. A person or a table at the
+    limit is passed over.
 
     Parameters
     ----------
@@ -292,33 +331,47 @@ def share(groups: Sequence[Group], room: int, in_flight: Mapping[tuple[str, str]
         Jobs that were handed out and have not ended, by person and table.
     turns
         Remembers from call to call.
+    limits
+        How many may be in flight.
     """
     have: Counter[str] = Counter()
-    for (person, _), number in in_flight.items():
+    of_table: Counter[str] = Counter()
+    for (person, table), number in in_flight.items():
         have[person] += number
+        of_table[table] += number
     have_there = Counter(in_flight)
     for priority in sorted({group.priority for group in groups}, reverse=True):
-        tables: dict[str, list[tuple[int, int, str, Group]]] = {}
-        for group in groups:
-            if group.priority == priority and group.waiting > group.taken:
-                person, table = group.requested_by, group.table
-                entry = (have_there[person, table], turns.last(person, table), table, group)
-                tables.setdefault(person, []).append(entry)
-        for queue in tables.values():
-            heapify(queue)
+        tables = _queues([group for group in groups if group.priority == priority], have_there, turns)
         people = [(have[person], turns.last(person), person) for person in tables]
         heapify(people)
         while people and room:
-            _, _, person = heappop(people)
+            _, turn, person = heappop(people)
+            if not limits.leaves_person(person, have[person]):
+                continue
             _, _, table, group = heappop(tables[person])
-            group.taken += 1
-            room -= 1
-            have[person] += 1
-            have_there[person, table] += 1
-            if group.waiting > group.taken:
-                heappush(tables[person], (have_there[person, table], turns.take(person, table), table, group))
-            else:
-                turns.take(person, table)
-            turn = turns.take(person)
+            if limits.leaves_table(table, of_table[table]):
+                group.taken += 1
+                room -= 1
+                have[person] += 1
+                of_table[table] += 1
+                have_there[person, table] += 1
+                table_turn, turn = turns.take(person, table), turns.take(person)
+                if group.waiting > group.taken:
+                    heappush(tables[person], (have_there[person, table], table_turn, table, group))
             if tables[person]:
                 heappush(people, (have[person], turn, person))
+
+
+def _queues(
+    groups: Iterable[Group], have_there: Mapping[tuple[str, str], int], turns: Turns
+) -> dict[str, list[tuple[int, int, str, Group]]]:
+    """Give each person's tables in the order in which they come."""
+    queues: dict[str, list[tuple[int, int, str, Group]]] = {}
+    for group in groups:
+        person, table = group.requested_by, group.table
+        if group.waiting > group.taken:
+            entry = (have_there.get((person, table), 0), turns.last(person, table), table, group)
+            queues.setdefault(person, []).append(entry)
+    for queue in queues.values():
+        heapify(queue)
+    return queues

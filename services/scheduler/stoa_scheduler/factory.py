@@ -11,6 +11,7 @@ from structlog.stdlib import BoundLogger
 
 from stoa_chassis.log import Origin
 from stoa_chassis.service import ProcessContext, origin_of, process_context
+from stoa_scheduler.queue_service import QueueService
 from stoa_scheduler.service import SchedulerService
 from stoa_scheduler.settings import SchedulerSettings
 
@@ -46,6 +47,16 @@ class Factory:
     def create_scheduler_service(self) -> SchedulerService:
         """Make what carries out commands and answers questions."""
         return SchedulerService(
+            database=self._context.database,
+            events=self._context.events,
+            settings=self._context.settings,
+            origin=self._origin,
+            logger=self._logger,
+        )
+
+    def create_queue_service(self) -> QueueService:
+        """Make what answers for the queue as a whole."""
+        return QueueService(
             database=self._context.database,
             events=self._context.events,
             settings=self._context.settings,

@@ -15,7 +15,6 @@ from stoa_scheduler.views import (
     CancellationRequest,
     JobDetail,
     JobList,
-    Queue,
     Run,
     RunAnswer,
     RunRequest,
@@ -23,12 +22,12 @@ from stoa_scheduler.views import (
     TriggerRequest,
 )
 
-__all__ = ["router"]
+__all__ = ["POSITION", "POSITION_HEADER", "router"]
 
-_POSITION = "Stoa-Position"
-_POSITION_HEADER = {
+POSITION = "Stoa-Position"
+POSITION_HEADER = {
     "headers": {
-        _POSITION: {
+        POSITION: {
             "description": "The head of the scheduler's log after this.",
             "required": True,
             "schema": {"type": "integer"},
@@ -52,13 +51,13 @@ TableName = Annotated[str, Path(description="The table's id or name.")]
     status_code=202,
     tags=["runs"],
     summary="Run rows",
-    responses={202: _POSITION_HEADER, **problem_responses(NotFoundError, NothingToRunError, BehindError)},
+    responses={202: POSITION_HEADER, **problem_responses(NotFoundError, NothingToRunError, BehindError)},
 )
 async def start_run(context: Context, request: RunRequest, response: Response, key: Key = None) -> RunAnswer:
     """Queue a job for each row that is asked for, can run, and is not queued or running already."""
     context.rebind_logger(table=request.table, scope=request.scope)
     answer, position = await context.factory.create_scheduler_service().start_run(request, key)
-    response.headers[_POSITION] = str(position)
+    response.headers[POSITION] = str(position)
     return answer
 
 
@@ -72,14 +71,14 @@ async def get_run(context: Context, run: str) -> Run:
     "/cancellations",
     tags=["runs"],
     summary="Cancel jobs",
-    responses={200: _POSITION_HEADER, **problem_responses(NotFoundError, BehindError)},
+    responses={200: POSITION_HEADER, **problem_responses(NotFoundError, BehindError)},
 )
 async def cancel_jobs(
     context: Context, request: CancellationRequest, response: Response, key: Key = None
 ) -> Cancellation:
     """Cancel what has not ended: what waits never starts, what runs is stopped."""
     answer, position = await context.factory.create_scheduler_service().cancel(request, key)
-    response.headers[_POSITION] = str(position)
+    response.headers[POSITION] = str(position)
     return answer
 
 
@@ -120,16 +119,10 @@ async def get_trigger(context: Context, table: TableName) -> Trigger:
     "/triggers/{table}",
     tags=["triggers"],
     summary="Set what starts a table's runs",
-    responses={200: _POSITION_HEADER, **problem_responses(NotFoundError, NothingToRunError, BehindError)},
+    responses={200: POSITION_HEADER, **problem_responses(NotFoundError, NothingToRunError, BehindError)},
 )
 async def set_trigger(context: Context, table: TableName, request: TriggerRequest, response: Response) -> Trigger:
     """Let a table run by itself, or by hand only. What is stale is queued at once where it becomes automatic."""
     answer, position = await context.factory.create_scheduler_service().set_trigger(table, request)
-    response.headers[_POSITION] = str(position)
+    response.headers[POSITION] = str(position)
     return answer
-
-
-@router.get("/queue", tags=["jobs"], summary="The queue at a glance")
-async def get_queue(context: Context) -> Queue:
-    """Count the jobs that wait, are on the bus or run, in all and by table."""
-    return await context.factory.create_scheduler_service().queue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import get_args
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
@@ -10,18 +11,24 @@ from sqlalchemy.types import TypeDecorator
 
 from stoa_chassis.idempotency import idempotency_key
 from stoa_chassis.migrations import merged
+from stoa_contracts.types import RowStatus
 
 __all__ = [
     "UtcDateTime",
+    "awaited",
     "backlog",
     "dispatch",
+    "ended",
     "idempotency",
     "job",
     "metadata",
+    "progress",
     "read_model",
     "row_state",
     "run",
+    "run_limit",
     "table_state",
+    "workflow",
 ]
 
 _NAMING = {"pk": "pk_%(table_name)s"}
@@ -59,7 +66,18 @@ table_state = sa.Table(
     sa.Column("inputs", sa.JSON, nullable=False, doc="The workflow's inputs: domain.InputColumn by name"),
     sa.Column("mode", sa.String(20), nullable=False),
     sa.Column("deleted", sa.Boolean, nullable=False),
+    sa.Column("project", sa.String(200), nullable=False),
     sa.Index("ix_table_state_name", "name"),
+    sa.Index("ix_table_state_project", "project", "id"),
+)
+
+#: The inputs of each workflow version that a table has had: pinned rows run an earlier one.
+workflow = sa.Table(
+    "workflow",
+    read_model,
+    sa.Column("table_id", sa.String(36), primary_key=True),
+    sa.Column("version", sa.String(64), primary_key=True),
+    sa.Column("inputs", sa.JSON, nullable=False, doc="domain.InputColumn"),
 )
 
 row_state = sa.Table(
@@ -74,6 +92,9 @@ row_state = sa.Table(
     sa.Column(
         "output_version", sa.String(64), doc="The workflow version that the outputs of the present revision came from"
     ),
+    sa.Column("suspected", sa.Boolean, nullable=False, doc="Something that it depends on is being computed anew"),
+    sa.Column("pinned", sa.String(64), doc="The workflow version that it stays with; null where it follows the table"),
+    sa.Column("locked", sa.Boolean, nullable=False),
     sa.Index("ix_row_state_status", "table_id", "status", "row"),
 )
 
@@ -88,6 +109,24 @@ run = sa.Table(
     sa.Column("priority", sa.Integer, nullable=False),
     sa.Column("jobs", sa.Integer, nullable=False),
     sa.Column("queued", UtcDateTime, nullable=False),
+    sa.Column("force", sa.Boolean, nullable=False),
+    sa.Column("trigger", sa.String(36)),
+    sa.Column("awaited", sa.Integer, nullable=False, doc="Rows that wait until what they depend on is settled"),
+    sa.Column("reused", sa.Integer, nullable=False, doc="Jobs that took the outputs of an earlier one"),
+)
+
+#: Rows that were asked for and wait until what they depend on is settled.
+awaited = sa.Table(
+    "awaited",
+    read_model,
+    sa.Column("table_id", sa.String(36), primary_key=True),
+    sa.Column("row", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("run", sa.String(36), nullable=False),
+    sa.Column("requested_by", sa.String(200), nullable=False),
+    sa.Column("priority", sa.Integer, nullable=False),
+    sa.Column("force", sa.Boolean, nullable=False),
+    sa.Index("ix_awaited_run", "run"),
+    sa.Index("ix_awaited_person", "requested_by"),
 )
 
 job = sa.Table(
@@ -118,6 +157,8 @@ job = sa.Table(
     sa.Column("usage", sa.JSON(none_as_null=True)),
     sa.Column("log", sa.JSON(none_as_null=True), doc="A FileReference"),
     sa.Column("earlier", sa.JSON(none_as_null=True), doc="Earlier attempts, first one first: domain.Attempt"),
+    sa.Column("force", sa.Boolean, nullable=False, default=False),
+    sa.Column("reused_from", sa.String(36), doc="The job whose outputs it took"),
     # The first index gives the next jobs of one group in row order, the second one the retries that are due, and the
     # last one all that is told of a run.
     sa.Index("ix_job_next", "state", "table_id", "requested_by", "priority", "not_before", "row"),
@@ -135,6 +176,34 @@ backlog = sa.Table(
     sa.Column("requested_by", sa.String(200), primary_key=True),
     sa.Column("priority", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("waiting", sa.BigInteger, nullable=False),
+)
+
+#: How many rows of a table have which status, so that nobody has to count them.
+progress = sa.Table(
+    "progress",
+    read_model,
+    sa.Column("table_id", sa.String(36), primary_key=True),
+    *(sa.Column(status, sa.BigInteger, nullable=False) for status in get_args(RowStatus)),
+    sa.Column("awaited", sa.BigInteger, nullable=False),
+    sa.Column("busy_since", UtcDateTime, doc="When a row was queued while none was queued or running"),
+)
+
+#: How many jobs of a table ended within some seconds; the last day is kept.
+ended = sa.Table(
+    "ended",
+    read_model,
+    sa.Column("table_id", sa.String(36), primary_key=True),
+    sa.Column("moment", sa.BigInteger, primary_key=True, autoincrement=False, doc="progress.moment_of"),
+    sa.Column("jobs", sa.Integer, nullable=False),
+)
+
+#: How many jobs of a table or of a person are in flight at most, where it is not the default.
+run_limit = sa.Table(
+    "run_limit",
+    read_model,
+    sa.Column("kind", sa.String(10), primary_key=True, doc="table or person"),
+    sa.Column("name", sa.String(200), primary_key=True, doc="The table's id, or the person"),
+    sa.Column("running", sa.Integer, nullable=False),
 )
 
 _operational = sa.MetaData(naming_convention=_NAMING)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -13,15 +13,10 @@ from stoa_contracts.envelope import Envelope
 from stoa_contracts.events import executor, scheduler, tables
 from stoa_scheduler.domain import ACTIVE, Attempt, input_columns, outcome_state, retry_time
 from stoa_scheduler.models import read_model
+from stoa_scheduler.settling import AWAITING, SETTLING
+from stoa_scheduler.step import UNENDED, Statements, Step, pieces
 
 __all__ = ["SchedulerProjection"]
-
-#: The states of a job that has not ended, as they stand in the read model.
-_UNENDED = ("waiting", "running")
-
-_MANY = 500
-
-_T = TypeVar("_T")
 
 
 class SchedulerProjection:
@@ -34,10 +29,10 @@ class SchedulerProjection:
 
     name = "scheduler"
     metadata = read_model
-    version = 1
+    version = 2
 
     def __init__(self) -> None:
-        self._statements: dict[sa.Table, _Statements] = {}
+        self._statements: dict[sa.Table, Statements] = {}
 
     def apply(self, connection: sa.Connection, tables: ReadModel, envelope: Envelope) -> None:
         """Change the read model by one event."""
@@ -46,126 +41,11 @@ class SchedulerProjection:
             return
         statements = self._statements.get(tables["job"])
         if statements is None:
-            statements = self._statements[tables["job"]] = _Statements(tables)
-        handler(_Step(connection, statements, envelope), envelope.event())
+            statements = self._statements[tables["job"]] = Statements(tables)
+        handler(Step(connection, statements, envelope), envelope.event())
 
 
-class _Statements:
-    """The statements of the read model's tables, written once: they run for every job."""
-
-    def __init__(self, model: ReadModel) -> None:
-        self.table = model["table_state"]
-        self.row = model["row_state"]
-        self.run = model["run"]
-        self.job = job = model["job"]
-        self.backlog = backlog = model["backlog"]
-        p = sa.bindparam
-        row = self.row
-        group = (
-            backlog.c.table_id == p("b_table"),
-            backlog.c.requested_by == p("b_person"),
-            backlog.c.priority == p("b_priority"),
-        )
-        self.find_job = sa.select(
-            job.c.id,
-            job.c.table_id,
-            job.c.row,
-            job.c.state,
-            job.c.attempt,
-            job.c.host,
-            job.c.requested_by,
-            job.c.priority,
-            job.c.earlier,
-        ).where(job.c.id == p("b_job"))
-        self.change_backlog = sa.update(backlog).where(*group).values(waiting=backlog.c.waiting + p("b_number"))
-        self.start_job = (
-            sa.update(job)
-            .where(job.c.id == p("b_job"))
-            .values(state="running", attempt=p("b_attempt"), host=p("b_host"), started=p("b_started"), not_before=None)
-        )
-        # One comparison each: the parameters of IN are put in when a statement runs, which one for many rows cannot.
-        inactive = sa.and_(*(row.c.status != status for status in sorted(ACTIVE)))
-        of_job = (row.c.table_id == p("b_table"), row.c.row == p("b_row"), row.c.job == p("b_job"))
-        self.row_status = sa.update(row).where(*of_job).values(status=p("b_status"))
-        self.queue_row = (
-            sa.update(row)
-            .where(row.c.table_id == p("b_table"), row.c.row == p("b_row"), row.c.revision == p("b_revision"))
-            .values(status="queued", job=p("b_job"))
-        )
-        version = sa.select(self.table.c.workflow_version).where(self.table.c.id == p("b_table")).scalar_subquery()
-        self.row_current = (
-            sa.update(row)
-            .where(
-                row.c.table_id == p("b_table"),
-                row.c.row == p("b_row"),
-                row.c.revision == p("b_revision"),
-                version == p("b_version"),
-                sa.or_(row.c.job == p("b_job"), inactive),
-            )
-            .values(status="current", output_version=p("b_version"))
-        )
-        self.edit_row = (
-            sa.update(row)
-            .where(row.c.table_id == p("b_table"), row.c.row == p("b_row"))
-            .values(
-                revision=p("b_revision"),
-                inputs=p("b_inputs", type_=sa.JSON),
-                status=p("b_status"),
-                job=None,
-                output_version=None,
-            )
-        )
-        self.remove_row = sa.delete(row).where(row.c.table_id == p("b_table"), row.c.row == p("b_row"))
-        self.invalidate_row = (
-            sa.update(row)
-            .where(row.c.table_id == p("b_table"), row.c.row == p("b_row"), inactive)
-            .values(status="stale", job=None)
-        )
-
-
-class _Step:
-    """One event on its way into the read model."""
-
-    def __init__(self, connection: sa.Connection, statements: _Statements, envelope: Envelope) -> None:
-        self.connection = connection
-        self.s = statements
-        self.envelope = envelope
-
-    def execute(self, statement: sa.Executable, parameters: Any = None) -> sa.CursorResult[Any]:
-        return self.connection.execute(statement, parameters)
-
-    def is_worktable(self, table: str) -> bool:
-        c = self.s.table.c
-        return self.execute(sa.select(c.kind).where(c.id == table)).scalar_one_or_none() == "worktable"
-
-    def count(self, table: str, person: str, priority: int, number: int) -> None:
-        """Change how many jobs wait."""
-        group = {"b_table": table, "b_person": person, "b_priority": priority}
-        changed = self.execute(self.s.change_backlog, {**group, "b_number": number}).rowcount
-        if not changed:
-            new = {"table_id": table, "requested_by": person, "priority": priority, "waiting": number}
-            self.execute(sa.insert(self.s.backlog), new)
-
-    def find(self, job: str) -> Any:
-        """Find what a job is and how far it got."""
-        return self.execute(self.s.find_job, {"b_job": job}).first()
-
-    def end(self, job: Any, state: str, **values: Any) -> None:
-        """End a job that has not ended."""
-        self.execute(
-            sa.update(self.s.job).where(self.s.job.c.id == job.id).values(state=state, not_before=None, **values)
-        )
-        if job.state == "waiting":
-            self.count(job.table_id, job.requested_by, job.priority, -1)
-
-    def row_status(self, job: Any, status: str) -> None:
-        """Change the status of the row that shows a job."""
-        self.execute(
-            self.s.row_status, {"b_table": job.table_id, "b_row": job.row, "b_job": job.id, "b_status": status}
-        )
-
-
-def _table_created(step: _Step, event: tables.TableCreated) -> None:
+def _table_created(step: Step, event: tables.TableCreated) -> None:
     step.execute(
         sa.insert(step.s.table),
         {
@@ -176,32 +56,45 @@ def _table_created(step: _Step, event: tables.TableCreated) -> None:
             "inputs": [],
             "mode": "manual",
             "deleted": False,
+            "project": event.project,
         },
     )
+    if event.kind == "worktable":
+        none = dict.fromkeys(("stale", "queued", "running", "current", "failed", "cancelled", "awaited"), 0)
+        step.execute(sa.insert(step.s.progress), {"table_id": event.table, "busy_since": None, **none})
 
 
-def _table_renamed(step: _Step, event: tables.TableRenamed) -> None:
+def _table_renamed(step: Step, event: tables.TableRenamed) -> None:
     step.execute(sa.update(step.s.table).where(step.s.table.c.id == event.table).values(name=event.name))
 
 
-def _table_deleted(step: _Step, event: tables.TableDeleted) -> None:
+def _table_deleted(step: Step, event: tables.TableDeleted) -> None:
     step.execute(sa.update(step.s.table).where(step.s.table.c.id == event.table).values(deleted=True))
-    step.execute(sa.delete(step.s.row).where(step.s.row.c.table_id == event.table))
+    with step.counted(event.table, None):
+        step.execute(sa.delete(step.s.row).where(step.s.row.c.table_id == event.table))
 
 
-def _workflow_changed(step: _Step, event: tables.WorkflowChanged) -> None:
+def _workflow_changed(step: Step, event: tables.WorkflowChanged) -> None:
     inputs = [column.model_dump(mode="json") for column in input_columns(event.columns)]
     table, row = step.s.table, step.s.row
     step.execute(
         sa.update(table).where(table.c.id == event.table).values(workflow_version=event.workflow_version, inputs=inputs)
     )
+    known = step.s.workflow
+    same = (known.c.table_id == event.table, known.c.version == event.workflow_version)
+    if not step.execute(sa.update(known).where(*same).values(inputs=inputs)).rowcount:
+        new = {"table_id": event.table, "version": event.workflow_version, "inputs": inputs}
+        step.execute(sa.insert(known), new)
     if event.workflow_version != event.previous_version:
         # Whoever goes back to an earlier workflow still has that workflow's outputs.
-        status = sa.case((row.c.output_version == event.workflow_version, "current"), else_="stale")
-        step.execute(sa.update(row).where(row.c.table_id == event.table).values(status=status, job=None))
+        belongs = sa.and_(row.c.output_version == event.workflow_version, row.c.suspected.is_(False))
+        status = sa.case((belongs, "current"), else_="stale")
+        with step.counted(event.table, None):
+            following = (row.c.table_id == event.table, row.c.pinned.is_(None))
+            step.execute(sa.update(row).where(*following).values(status=status, job=None))
 
 
-def _rows_added(step: _Step, event: tables.RowsAdded) -> None:
+def _rows_added(step: Step, event: tables.RowsAdded) -> None:
     if not event.rows or not step.is_worktable(event.table):
         return
     rows = [
@@ -213,15 +106,19 @@ def _rows_added(step: _Step, event: tables.RowsAdded) -> None:
             "status": "stale",
             "job": None,
             "output_version": None,
+            "suspected": False,
+            "pinned": None,
+            "locked": False,
         }
         for row in event.rows
     ]
     step.execute(sa.insert(step.s.row), rows)
+    step.change_progress(event.table, {"stale": len(rows)})
 
 
-def _row_edited(step: _Step, event: tables.RowEdited) -> None:
+def _row_edited(step: Step, event: tables.RowEdited) -> None:
     row = step.s.row
-    for piece in _pieces(event.rows):
+    for piece in pieces(event.rows):
         statement = sa.select(row.c.row, row.c.inputs).where(
             row.c.table_id == event.table, row.c.row.in_([edited.row for edited in piece])
         )
@@ -238,59 +135,49 @@ def _row_edited(step: _Step, event: tables.RowEdited) -> None:
             if edited.row in known
         ]
         if changes:
-            step.execute(step.s.edit_row, changes)
+            with step.counted(event.table, list(known)):
+                step.execute(step.s.edit_row, changes)
 
 
-def _rows_removed(step: _Step, event: tables.RowsRemoved) -> None:
+def _rows_removed(step: Step, event: tables.RowsRemoved) -> None:
     if event.rows:
-        step.execute(step.s.remove_row, [{"b_table": event.table, "b_row": row} for row in event.rows])
+        with step.counted(event.table, event.rows):
+            step.execute(step.s.remove_row, [{"b_table": event.table, "b_row": row} for row in event.rows])
 
 
-def _table_invalidated(step: _Step, event: tables.TableInvalidated) -> None:
-    if event.suspected:
-        return
-    row = step.s.row
-    # A row that is queued or running computes its present inputs already.
-    if event.rows is None:
-        where = (row.c.table_id == event.table, row.c.status.not_in(ACTIVE))
-        step.execute(sa.update(row).where(*where).values(status="stale", job=None))
-    elif event.rows:
-        step.execute(step.s.invalidate_row, [{"b_table": event.table, "b_row": number} for number in event.rows])
-
-
-def _outputs_recorded(step: _Step, event: tables.OutputsRecorded) -> None:
+def _outputs_recorded(step: Step, event: tables.OutputsRecorded) -> None:
     job = step.find(event.job)
-    if job is not None and job.state in _UNENDED:
+    if job is not None and job.state in UNENDED:
         # The tables service heard of the end before we did. Were the job still to end here, its row could be queued twice.
         usage = event.usage.model_dump(mode="json")
         end = {"outcome": "success", "attempt": event.attempt, "started": event.started, "usage": usage}
-        step.end(job, "succeeded", finished=event.finished, **end)
-    step.execute(
-        step.s.row_current,
-        {
-            "b_table": event.table,
-            "b_row": event.row,
-            "b_revision": event.revision,
-            "b_version": event.workflow_version,
-            "b_job": event.job,
-        },
-    )
+        step.end(job, "succeeded", finished=event.finished, reused_from=event.reused_from, **end)
+    row = step.find_row(event.table, event.row)
+    if row is None or (row.status in ACTIVE and row.job != event.job):
+        return
+    belongs = event.belongs
+    if belongs is None:
+        version = row.pinned or row.workflow_version
+        belongs = (row.revision, version) == (event.revision, event.workflow_version)
+    if belongs:
+        status = "stale" if row.suspected else "current"
+        values = {"b_status": status, "b_version": event.workflow_version}
+        step.execute(step.s.row_computed, {"b_table": event.table, "b_row": event.row, **values})
+        step.change_progress(event.table, {row.status: -1, status: 1} if row.status != status else {})
 
 
-def _row_status_changed(step: _Step, event: tables.RowStatusChanged) -> None:
+def _row_status_changed(step: Step, event: tables.RowStatusChanged) -> None:
     for change in event.changes:
         # The other statuses follow from our own events and the executor's. This one may come before the executor's.
         if change.status == "failed" and change.job is not None:
             job = step.find(change.job)
-            if job is not None and job.state in _UNENDED:
+            if job is not None and job.state in UNENDED:
                 step.end(job, "failed", outcome="permanentFail", error=change.reason, finished=step.envelope.time)
                 step.row_status(job, "failed")
 
 
-def _job_queued(step: _Step, event: scheduler.JobQueued) -> None:
-    run = step.s.run
-    known = step.execute(sa.update(run).where(run.c.id == event.run).values(jobs=run.c.jobs + len(event.jobs))).rowcount
-    if not known:
+def _job_queued(step: Step, event: scheduler.JobQueued) -> None:
+    if not step.change_run(event.run, jobs=len(event.jobs)):
         new = {
             "id": event.run,
             "table_id": event.table,
@@ -300,8 +187,12 @@ def _job_queued(step: _Step, event: scheduler.JobQueued) -> None:
             "priority": event.priority,
             "jobs": len(event.jobs),
             "queued": step.envelope.time,
+            "force": event.force,
+            "trigger": event.trigger,
+            "awaited": 0,
+            "reused": 0,
         }
-        step.execute(sa.insert(run), new)
+        step.execute(sa.insert(step.s.run), new)
     if not event.jobs:
         return
     envelope = step.envelope
@@ -322,26 +213,31 @@ def _job_queued(step: _Step, event: scheduler.JobQueued) -> None:
             "causationid": envelope.id,
             "traceparent": envelope.traceparent,
             "queued": envelope.time,
+            "force": event.force,
         }
         for job in event.jobs
     ]
     step.execute(sa.insert(step.s.job), jobs)
     step.count(event.table, event.requested_by, event.priority, len(jobs))
+    step.execute(step.s.begin_work, {"b_table": event.table, "b_time": envelope.time})
+    numbers = [job.row for job in event.jobs]
+    step.no_longer_awaited(event.table, numbers)
     rows = [
         {"b_table": event.table, "b_row": job.row, "b_revision": job.revision, "b_job": job.job} for job in event.jobs
     ]
-    step.execute(step.s.queue_row, rows)
+    with step.counted(event.table, numbers):
+        step.execute(step.s.queue_row, rows)
 
 
-def _job_cancelled(step: _Step, event: scheduler.JobCancelled) -> None:
+def _job_cancelled(step: Step, event: scheduler.JobCancelled) -> None:
     job = step.s.job
     fewer: Counter[tuple[str, int]] = Counter()
-    for piece in _pieces(event.jobs):
+    for piece in pieces(event.jobs):
         statement = sa.select(job.c.id, job.c.row, job.c.state, job.c.requested_by, job.c.priority).where(
             job.c.id.in_([reference.job for reference in piece])
         )
         # Were the state a condition, SQLite would rather walk all that waits than look up 500 jobs.
-        found = [item for item in step.execute(statement) if item.state in _UNENDED]
+        found = [item for item in step.execute(statement) if item.state in UNENDED]
         if not found:
             continue
         step.execute(
@@ -352,20 +248,22 @@ def _job_cancelled(step: _Step, event: scheduler.JobCancelled) -> None:
             )
         )
         c = step.s.row.c
-        of_jobs = (c.row.in_([item.row for item in found]), c.job.in_([item.id for item in found]))
-        step.execute(sa.update(step.s.row).where(c.table_id == event.table, *of_jobs).values(status="cancelled"))
+        rows = [item.row for item in found]
+        of_jobs = (c.row.in_(rows), c.job.in_([item.id for item in found]))
+        with step.counted(event.table, rows):
+            step.execute(sa.update(step.s.row).where(c.table_id == event.table, *of_jobs).values(status="cancelled"))
         fewer.update((item.requested_by, item.priority) for item in found if item.state == "waiting")
     for (person, priority), number in sorted(fewer.items()):
         step.count(event.table, person, priority, -number)
 
 
-def _trigger_set(step: _Step, event: scheduler.TriggerSet) -> None:
+def _trigger_set(step: Step, event: scheduler.TriggerSet) -> None:
     step.execute(sa.update(step.s.table).where(step.s.table.c.id == event.table).values(mode=event.mode))
 
 
-def _job_started(step: _Step, event: executor.JobStarted) -> None:
+def _job_started(step: Step, event: executor.JobStarted) -> None:
     job = step.find(event.job)
-    if job is None or job.state not in _UNENDED or event.attempt < job.attempt:
+    if job is None or job.state not in UNENDED or event.attempt < job.attempt:
         return
     step.execute(
         step.s.start_job,
@@ -376,14 +274,14 @@ def _job_started(step: _Step, event: executor.JobStarted) -> None:
         step.row_status(job, "running")
 
 
-def _job_finished(step: _Step, event: executor.JobFinished) -> None:
+def _job_finished(step: Step, event: executor.JobFinished) -> None:
     job = step.find(event.job)
     if job is None or event.attempt < job.attempt:
         return
     log = event.log.model_dump(mode="json") if event.log else None
     usage = event.usage.model_dump(mode="json")
     cost = {"host": event.host, "exit_code": event.exit_code, "usage": usage, "log": log, "started": event.started}
-    if job.state not in _UNENDED:
+    if job.state not in UNENDED:
         # Whoever said first how it ended is right: it was cancelled, or the tables service was faster. But only the
         # executor knows the circumstances.
         if job.host is None or job.state == "cancelled":
@@ -393,14 +291,14 @@ def _job_finished(step: _Step, event: executor.JobFinished) -> None:
     elif event.final:
         state = outcome_state(event.outcome)
         end = {"attempt": event.attempt, "outcome": event.outcome, "error": event.error, **cost}
-        step.end(job, state, finished=event.finished, **end)
+        step.end(job, state, finished=event.finished, reused_from=event.reused_from, **end)
         if state != "succeeded":
             step.row_status(job, state)
     else:
         _try_again(step, job, event)
 
 
-def _try_again(step: _Step, job: Any, event: executor.JobFinished) -> None:
+def _try_again(step: Step, job: Any, event: executor.JobFinished) -> None:
     next_attempt = event.attempt + 1
     ended = Attempt(
         attempt=event.attempt,
@@ -427,12 +325,7 @@ def _try_again(step: _Step, job: Any, event: executor.JobFinished) -> None:
         step.count(job.table_id, job.requested_by, job.priority, 1)
 
 
-def _pieces(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
-    for first in range(0, len(items), _MANY):
-        yield items[first : first + _MANY]
-
-
-_HANDLERS: Mapping[tuple[str, str], Callable[[_Step, Any], None]] = {
+_HANDLERS: Mapping[tuple[str, str], Callable[[Step, Any], None]] = {
     ("tables", "table-created"): _table_created,
     ("tables", "table-renamed"): _table_renamed,
     ("tables", "table-deleted"): _table_deleted,
@@ -440,7 +333,6 @@ _HANDLERS: Mapping[tuple[str, str], Callable[[_Step, Any], None]] = {
     ("tables", "rows-added"): _rows_added,
     ("tables", "row-edited"): _row_edited,
     ("tables", "rows-removed"): _rows_removed,
-    ("tables", "table-invalidated"): _table_invalidated,
     ("tables", "outputs-recorded"): _outputs_recorded,
     ("tables", "row-status-changed"): _row_status_changed,
     ("scheduler", "job-queued"): _job_queued,
@@ -448,4 +340,6 @@ _HANDLERS: Mapping[tuple[str, str], Callable[[_Step, Any], None]] = {
     ("scheduler", "trigger-set"): _trigger_set,
     ("executor", "job-started"): _job_started,
     ("executor", "job-finished"): _job_finished,
+    **SETTLING,
+    **AWAITING,
 }

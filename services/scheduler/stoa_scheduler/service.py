@@ -2,90 +2,44 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from typing import Generic, NamedTuple, TypeVar
-
 import sqlalchemy as sa
-from pydantic import BaseModel
-from structlog.stdlib import BoundLogger
 
-from stoa_chassis.background import pause
-from stoa_chassis.database import Database
-from stoa_chassis.idempotency import once
-from stoa_chassis.log import Origin, read_checkpoint
-from stoa_chassis.projection import EventStore
+from stoa_chassis.log import Origin
 from stoa_contracts.ids import new_id
-from stoa_contracts.types import RowStatus
-from stoa_scheduler.commands import run_rows, set_mode
-from stoa_scheduler.domain import JobState, Scope
-from stoa_scheduler.models import idempotency
-from stoa_scheduler.policy import queue_stale, record_cancellation
-from stoa_scheduler.problems import BehindError
-from stoa_scheduler.settings import SchedulerSettings
+from stoa_contracts.types import RowStatus, Scope
+from stoa_scheduler.awaiting import let_go, record_cancellation
+from stoa_scheduler.commands import Decision, Skipped, run_rows, set_mode
+from stoa_scheduler.domain import JobState, Request, TableState
+from stoa_scheduler.policy import queue_stale
 from stoa_scheduler.store import SchedulerStore
+from stoa_scheduler.transactions import Committed, Transactions
 from stoa_scheduler.views import (
     Cancellation,
     CancellationRequest,
     JobDetail,
     JobList,
-    Queue,
     Run,
     RunAnswer,
     RunRequest,
     SkippedRow,
+    StartedRun,
     Trigger,
     TriggerRequest,
 )
 
-__all__ = ["Committed", "SchedulerService"]
+__all__ = ["SchedulerService"]
 
 _MOST_SKIPPED = 1000
-_ANOTHER_LOOK = 0.5
 
 #: Which rows a command means; `rows` is missing because it names them, and `all` because it means every status.
 _STATUSES: dict[Scope, list[RowStatus]] = {"stale": ["stale", "cancelled"], "failed": ["failed"]}
 
-AnswerT = TypeVar("AnswerT", bound=BaseModel)
 
-
-class Committed(NamedTuple, Generic[AnswerT]):
-    """An answer, and the head of our log after what it tells of."""
-
-    answer: AnswerT
-    position: int
-
-
-class SchedulerService:
-    """Carries out commands and answers questions on behalf of one person.
-
-    Parameters
-    ----------
-    database, events, settings
-        Of the process.
-    origin
-        Who asks.
-    logger
-        Bound to the request.
-    """
-
-    def __init__(
-        self,
-        *,
-        database: Database,
-        events: EventStore,
-        settings: SchedulerSettings,
-        origin: Origin,
-        logger: BoundLogger,
-    ) -> None:
-        self._database = database
-        self._events = events
-        self._settings = settings
-        self._origin = origin
-        self._logger = logger
+class SchedulerService(Transactions):
+    """Carries out commands on runs and jobs, and answers questions about them, on behalf of one person."""
 
     async def start_run(self, request: RunRequest, key: str | None = None) -> Committed[RunAnswer]:
-        """Queue rows of a table.
+        """Queue rows of a table, or of the tables of a project.
 
         Parameters
         ----------
@@ -97,7 +51,7 @@ class SchedulerService:
         Raises
         ------
         NotFoundError
-            If there is no such table.
+            If there is no such table or project.
         NothingToRunError
             If the table has no workflow.
         BehindError
@@ -107,28 +61,34 @@ class SchedulerService:
 
         def command(connection: sa.Connection) -> RunAnswer:
             store = SchedulerStore(connection)
-            table = store.table(request.table)
-            rows = store.rows(table.id, statuses=_STATUSES.get(request.scope), rows=request.rows)
-            run = new_id()
-            decision = run_rows(
-                table,
-                rows,
-                run=run,
-                requested_by=self._origin.actor,
-                priority=request.priority,
-                asked=request.rows or (),
-            )
-            self._events.record(connection, table.id, decision.events, self._origin)
-            return RunAnswer(
-                run=run if decision.jobs else None,
-                jobs=decision.jobs,
-                skipped=[SkippedRow(row=item.row, reason=item.reason) for item in decision.skipped[:_MOST_SKIPPED]],
-                skipped_total=len(decision.skipped),
-            )
+            if request.table is not None:
+                table = store.table(request.table)
+                run, decision = self._run_table(connection, table, request)
+                return _answer(table.id, run if decision.jobs or decision.awaited else None, decision)
+            total = RunAnswer(run=None, jobs=0, skipped=[], skipped_total=0)
+            for table in store.worktables(request.project or ""):
+                run, decision = self._run_table(connection, table, request)
+                part = _answer(table.id, run, decision)
+                if part.jobs or part.awaited:
+                    total.runs.append(StartedRun(table=table.id, run=run, jobs=part.jobs, awaited=part.awaited))
+                total.jobs += part.jobs
+                total.awaited += part.awaited
+                total.skipped = [*total.skipped, *part.skipped][:_MOST_SKIPPED]
+                total.skipped_total += part.skipped_total
+            return total
 
         committed = await self._write(RunAnswer, request, key, command)
         self._logger.info("a run was asked for", run=committed.answer.run, jobs=committed.answer.jobs)
         return committed
+
+    def _run_table(self, connection: sa.Connection, table: TableState, request: RunRequest) -> tuple[str, Decision]:
+        store = SchedulerStore(connection)
+        rows = store.rows(table.id, statuses=_STATUSES.get(request.scope), rows=request.rows)
+        asked = Request(new_id(), self._origin.actor, priority=request.priority, force=request.force)
+        versions = store.versions(table.id, rows)
+        decision = run_rows(table, rows, asked, asked=request.rows or (), versions=versions)
+        self._events.record(connection, table.id, decision.events, self._origin)
+        return asked.run, decision
 
     async def cancel(self, request: CancellationRequest, key: str | None = None) -> Committed[Cancellation]:
         """Cancel jobs that have not ended.
@@ -147,9 +107,16 @@ class SchedulerService:
             table = None if request.table is None else store.table(request.table).id
             if request.run is not None:
                 store.run(request.run)
-            active = store.active_jobs(table=table, rows=request.rows, run=request.run, jobs=request.jobs)
+            person = self._origin.actor if request.scope == "mine" else None
+            active = store.active_jobs(
+                table=table, rows=request.rows, run=request.run, jobs=request.jobs, person=person
+            )
             reason = f"{self._origin.actor} cancelled it"
-            return Cancellation(cancelled=record_cancellation(self._events, connection, active, reason, self._origin))
+            cancelled = record_cancellation(self._events, connection, active, reason, self._origin)
+            waiting = []
+            if request.jobs is None:
+                waiting = store.awaited_rows(table=table, rows=request.rows, run_id=request.run, person=person)
+            return Cancellation(cancelled=cancelled, awaited=let_go(self._events, connection, waiting, self._origin))
 
         committed = await self._write(Cancellation, request, key, command)
         self._logger.info("jobs were cancelled", jobs=committed.answer.cancelled)
@@ -222,56 +189,15 @@ class SchedulerService:
 
         return await self._database.read(query)
 
-    async def queue(self) -> Queue:
-        """Count the jobs that have not ended."""
-        return await self._database.read(lambda connection: SchedulerStore(connection).queue())
 
-    async def _write(
-        self,
-        answer: type[AnswerT],
-        request: BaseModel,
-        key: str | None,
-        command: Callable[[sa.Connection], AnswerT],
-    ) -> Committed[AnswerT]:
-        asked = {"kind": type(request).__name__, **request.model_dump(mode="json")}
+def _answer(table: str, run: str | None, decision: Decision) -> RunAnswer:
+    def wire(item: Skipped) -> SkippedRow:
+        return SkippedRow(table=table, row=item.row, reason=item.reason)
 
-        def work(connection: sa.Connection) -> Committed[AnswerT]:
-            content = once(
-                connection,
-                idempotency,
-                key,
-                self._origin.actor,
-                asked,
-                lambda: command(connection).model_dump(mode="json"),
-            )
-            return Committed(answer.model_validate(content), self._events.log.head(connection))
-
-        return await self._database.write(work)
-
-    async def _wait_for(self, position: int | None) -> None:
-        """Wait until the events of the tables service were applied up to a position."""
-        if position is None:
-            return
-        name = self._events.projection.name
-
-        def applied(connection: sa.Connection) -> int:
-            return read_checkpoint(connection, name, "tables")
-
-        committed = asyncio.Event()
-        self._database.on_commit(committed)
-        try:
-            async with asyncio.timeout(self._settings.after_timeout):
-                while True:
-                    committed.clear()
-                    if await self._database.read(applied) >= position:
-                        return
-                    # Another replica may be the one that follows.
-                    await pause(committed, _ANOTHER_LOOK)
-        except TimeoutError:
-            msg = (
-                f"The scheduler has not heard of position {position} of the tables service within"
-                f" {self._settings.after_timeout:g} s; nothing was changed. Try again"
-            )
-            raise BehindError(msg, headers={"Retry-After": "2"}) from None
-        finally:
-            self._database.forget(committed)
+    return RunAnswer(
+        run=run,
+        jobs=decision.jobs,
+        awaited=decision.awaited,
+        skipped=[wire(item) for item in decision.skipped[:_MOST_SKIPPED]],
+        skipped_total=len(decision.skipped),
+    )

@@ -27,6 +27,16 @@ class SchedulerSettings(ServiceSettings):
     )
     smallest_window: int = Field(default=8, ge=1, le=10_000, description="As many are handed out at any rate.")
     max_attempts: int = Field(default=3, ge=1, le=100, description="How often a job is tried that fails temporarily.")
+    limit_per_table: int | None = Field(
+        default=None,
+        ge=0,
+        description="So many jobs of a table are handed out and have not ended at most, where the table has no limit of its own.",
+    )
+    limit_per_person: int | None = Field(
+        default=None,
+        ge=0,
+        description="So many jobs of a person are handed out and have not ended at most, where the person has no limit of their own.",
+    )
     start_lease: float = Field(
         default=60.0,
         gt=0,

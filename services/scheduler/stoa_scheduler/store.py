@@ -8,11 +8,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from stoa_contracts.types import RowStatus
-from stoa_scheduler.domain import ActiveJob, Attempt, InputColumn, JobState, RowState, TableState
-from stoa_scheduler.models import backlog, dispatch, job, row_state, run, table_state
+from stoa_contracts.types import Digest, RowStatus
+from stoa_scheduler.domain import ActiveJob, Attempt, AwaitedRow, InputColumn, JobState, Request, RowState, TableState
+from stoa_scheduler.models import awaited, dispatch, job, row_state, run, table_state, workflow
 from stoa_scheduler.problems import NotFoundError
-from stoa_scheduler.views import JobDetail, JobList, JobSummary, Queue, QueueCounts, Run
+from stoa_scheduler.views import JobDetail, JobList, JobSummary, Run
 
 __all__ = ["SchedulerStore"]
 
@@ -45,6 +45,8 @@ _summary = (
     job.c.exit_code,
     job.c.error,
     job.c.host,
+    job.c.force,
+    job.c.reused_from,
 )
 
 # Written once, because they run for every job.
@@ -85,6 +87,23 @@ class SchedulerStore:
             raise NotFoundError(msg)
         return found
 
+    def worktables(self, project: str) -> list[TableState]:
+        """List the worktables of a project.
+
+        Raises
+        ------
+        NotFoundError
+            If it has no table.
+        """
+        c = table_state.c
+        statement = sa.select(c.id, c.kind).where(c.project == project, c.deleted.is_(False)).order_by(c.id)
+        found = self._connection.execute(statement).all()
+        if not found:
+            msg = f"There is no table in a project {project!r}"
+            raise NotFoundError(msg)
+        states = [self.find_table(item.id) for item in found if item.kind == "worktable"]
+        return [state for state in states if state is not None and state.workflow_version is not None]
+
     def find_table(self, id_: str) -> TableState | None:
         """Find a table by its id, even a deleted one."""
         found = self._connection.execute(sa.select(table_state).where(table_state.c.id == id_)).first()
@@ -98,6 +117,7 @@ class SchedulerStore:
             inputs=[InputColumn.model_validate(column) for column in found.inputs],
             mode=found.mode,
             deleted=found.deleted,
+            project=found.project,
         )
 
     def is_automatic(self, id_: str) -> bool:
@@ -111,7 +131,23 @@ class SchedulerStore:
     ) -> list[RowState]:
         """List rows of a table in their order: all of them, those of some statuses, or those that are named."""
         c = row_state.c
-        statement = sa.select(c.row, c.revision, c.inputs, c.status, c.job).where(c.table_id == table).order_by(c.row)
+        waits = sa.and_(awaited.c.table_id == c.table_id, awaited.c.row == c.row)
+        statement = (
+            sa.select(
+                c.row,
+                c.revision,
+                c.inputs,
+                c.status,
+                c.job,
+                c.suspected,
+                c.pinned,
+                c.locked,
+                awaited.c.row.is_not(None).label("awaited"),
+            )
+            .select_from(row_state.outerjoin(awaited, waits))
+            .where(c.table_id == table)
+            .order_by(c.row)
+        )
         if statuses is not None:
             statement = statement.where(c.status.in_(list(statuses)))
         if rows is None:
@@ -122,7 +158,75 @@ class SchedulerStore:
                 for piece in _pieces(sorted(set(rows)))
                 for item in self._connection.execute(statement.where(c.row.in_(piece)))
             ]
-        return [RowState(item.row, item.revision, item.inputs, item.status, item.job) for item in found]
+        return [RowState(**item._mapping) for item in found]  # noqa: SLF001 - a public name of SQLAlchemy's
+
+    def versions(self, table: str, rows: Iterable[RowState]) -> dict[Digest, list[InputColumn]]:
+        """Give the inputs of the workflow versions that rows are pinned to."""
+        pinned = sorted({row.pinned for row in rows if row.pinned is not None})
+        c = workflow.c
+        return {
+            item.version: [InputColumn.model_validate(column) for column in item.inputs]
+            for piece in _pieces(pinned)
+            for item in self._connection.execute(
+                sa.select(c.version, c.inputs).where(c.table_id == table, c.version.in_(piece))
+            )
+        }
+
+    def awaited_rows(
+        self,
+        *,
+        table: str | None = None,
+        rows: Iterable[int] | None = None,
+        run_id: str | None = None,
+        person: str | None = None,
+        settled_only: bool = False,
+    ) -> list[AwaitedRow]:
+        """List rows that were asked for and wait.
+
+        Parameters
+        ----------
+        table, rows, run_id, person
+            Only those of this table, these rows of it, this run, or this person.
+        settled_only
+            Only those that need not wait any longer.
+        """
+        c = awaited.c
+        statement = sa.select(
+            c.table_id, c.row, c.run, c.requested_by, c.priority, c.force, run.c.reason, run.c.trigger
+        ).select_from(awaited.join(run, run.c.id == c.run))
+        given = ((c.table_id, table), (c.run, run_id), (c.requested_by, person))
+        statement = statement.where(*(column == value for column, value in given if value is not None))
+        if settled_only:
+            of_row = (row_state.c.table_id == c.table_id, row_state.c.row == c.row)
+            suspected = sa.exists(sa.select(row_state.c.row).where(*of_row, row_state.c.suspected.is_(True)))
+            statement = statement.where(~suspected)
+        parts = [statement] if rows is None else [statement.where(c.row.in_(p)) for p in _pieces(sorted(set(rows)))]
+        return [
+            AwaitedRow(
+                item.table_id,
+                item.row,
+                Request(item.run, item.requested_by, item.reason, item.priority, item.force, item.trigger),
+            )
+            for part in parts
+            for item in self._connection.execute(part)
+        ]
+
+    def requests(self, runs: Iterable[str]) -> dict[str, Request]:
+        """Tell what was asked for in runs."""
+        c = run.c
+        statement = sa.select(c.id, c.requested_by, c.reason, c.priority, c.force, c.trigger)
+        return {
+            item.id: Request(*item)
+            for piece in _pieces(sorted(runs))
+            for item in self._connection.execute(statement.where(c.id.in_(piece)))
+        }
+
+    def any_awaited(self, table: str) -> bool:
+        """Tell whether rows of a table wait until they are settled."""
+        return (
+            self._connection.execute(sa.select(awaited.c.row).where(awaited.c.table_id == table).limit(1)).first()
+            is not None
+        )
 
     def active_jobs(
         self,
@@ -131,6 +235,7 @@ class SchedulerStore:
         rows: Iterable[int] | None = None,
         run: str | None = None,
         jobs: Iterable[str] | None = None,
+        person: str | None = None,
         waiting_only: bool = False,
         but_version: str | None = None,
     ) -> list[ActiveJob]:
@@ -142,20 +247,34 @@ class SchedulerStore:
             Only of this table or run.
         rows, jobs
             Only of these rows, or only these jobs.
+        person
+            Only those that this person asked for.
         waiting_only
             Leave out those that run.
         but_version
-            Leave out those of this workflow version.
+            Leave out those of this workflow version, and those of pinned rows.
         """
         c = job.c
         states = ("waiting",) if waiting_only else _UNENDED
-        statement = sa.select(c.id, c.table_id, c.row, c.revision, c.workflow_version, c.state)
+        statement = sa.select(
+            c.id,
+            c.table_id,
+            c.row,
+            c.revision,
+            c.workflow_version,
+            c.state,
+            c.run,
+        )
         if table is not None:
             statement = statement.where(c.table_id == table)
         if run is not None:
             statement = statement.where(c.run == run)
         if but_version is not None:
-            statement = statement.where(c.workflow_version != but_version)
+            of_row = (row_state.c.table_id == c.table_id, row_state.c.row == c.row)
+            pinned = sa.exists(sa.select(row_state.c.row).where(*of_row, row_state.c.pinned.is_not(None)))
+            statement = statement.where(c.workflow_version != but_version, ~pinned)
+        if person is not None:
+            statement = statement.where(c.requested_by == person)
         # Where rows or jobs are named, their states are looked at here: else SQLite would rather walk all that waits.
         if rows is not None:
             pieces = [statement.where(c.row.in_(piece)) for piece in _pieces(sorted(set(rows)))]
@@ -164,23 +283,15 @@ class SchedulerStore:
         else:
             pieces = [statement.where(c.state.in_(states))]
         return [
-            ActiveJob(item.id, item.table_id, item.row, item.revision, item.workflow_version, item.state)
-            for piece in pieces
-            for item in self._connection.execute(piece)
-            if item.state in states
+            ActiveJob(*item) for piece in pieces for item in self._connection.execute(piece) if item.state in states
         ]
 
-    def is_superseded(self, job_id: str) -> bool:
-        """Tell whether a waiting job computes what its row is no longer."""
-        c = row_state.c
-        shown = sa.and_(c.table_id == job.c.table_id, c.row == job.c.row, c.job == job.c.id)
-        statement = (
-            sa.select(c.row)
-            .select_from(job.outerjoin(row_state, shown))
-            .where(job.c.id == job_id, job.c.state == "waiting")
-        )
-        found = self._connection.execute(statement).first()
-        return found is not None and found.row is None
+    def shown_row(self, job_id: str) -> RowState | None:
+        """Find the row that shows a job; nothing if it was edited since, or removed."""
+        found = self._connection.execute(sa.select(job.c.table_id, job.c.row).where(job.c.id == job_id)).first()
+        if found is None:
+            return None
+        return next((row for row in self.rows(found.table_id, rows=[found.row]) if row.job == job_id), None)
 
     def job(self, id_: str, *, max_attempts: int) -> JobDetail:
         """Tell all about a job.
@@ -296,33 +407,12 @@ class SchedulerStore:
             jobs=found.jobs,
             states={state: number for state, number in states.items() if number},
             queued=found.queued,
+            force=found.force,
+            trigger=found.trigger,
+            awaited=found.awaited,
+            reused=found.reused,
             started=min(started, default=None),
-            finished=None if active else max(finished, default=None),
-        )
-
-    def queue(self) -> Queue:
-        """Count the jobs that have not ended."""
-        counts: dict[str, QueueCounts] = {}
-
-        def of(table: str) -> QueueCounts:
-            return counts.setdefault(table, QueueCounts(waiting=0, dispatched=0, running=0))
-
-        waiting = sa.select(backlog.c.table_id, sa.func.sum(backlog.c.waiting)).group_by(backlog.c.table_id)
-        for table, number in self._connection.execute(waiting.where(backlog.c.waiting > 0)):
-            of(table).waiting = int(number)
-        handed = sa.select(dispatch.c.table_id, sa.func.count()).where(dispatch.c.started.is_(False))
-        for table, number in self._connection.execute(handed.group_by(dispatch.c.table_id)):
-            of(table).dispatched = number
-            of(table).waiting -= number
-        running = sa.select(job.c.table_id, sa.func.count()).where(job.c.state == "running").group_by(job.c.table_id)
-        for table, number in self._connection.execute(running):
-            of(table).running = number
-        everywhere = counts.values()
-        return Queue(
-            waiting=sum(item.waiting for item in everywhere),
-            dispatched=sum(item.dispatched for item in everywhere),
-            running=sum(item.running for item in everywhere),
-            tables=counts,
+            finished=None if active or found.awaited else max(finished, default=found.queued),
         )
 
     def attempt_started(self, job_id: str, attempt: int, due: datetime) -> None:

@@ -19,7 +19,7 @@ __all__ = ["Gateway", "gateway_routes"]
 #: Which service answers below ``/api/``.
 AREAS: Final[Mapping[str, tuple[str, ...]]] = {
     "tables": ("tables", "graph", "changes", "workflows", "actions", "worktable-files"),
-    "scheduler": ("runs", "cancellations", "jobs", "triggers", "queue"),
+    "scheduler": ("runs", "cancellations", "jobs", "triggers", "queue", "progress", "limits"),
     "executor": ("files", "logs"),
 }
 
