@@ -11,11 +11,20 @@ from stoa_contracts.canonical import digest
 from stoa_contracts.envelope import Envelope
 from stoa_contracts.events.executor import JobFinished, JobStarted
 from stoa_contracts.events.tables import (
+    AcceptedRow,
     EditedRow,
+    ImportedOutputs,
+    OutputsImported,
     OutputsRecorded,
+    RestoredRow,
     RowEdited,
+    RowLocked,
+    RowsAccepted,
     RowsAdded,
+    RowsConfirmed,
+    RowsPinned,
     RowsRemoved,
+    RowsRestored,
     TableCreated,
     TableDeleted,
     TableInvalidated,
@@ -25,7 +34,7 @@ from stoa_contracts.events.tables import (
 from stoa_contracts.ids import new_id
 from stoa_contracts.jobs import JobRequest
 from stoa_contracts.registry import Event
-from stoa_contracts.types import Cause, Column, Outcome, RowInputs, TableKind, Usage
+from stoa_contracts.types import Cause, CauseKind, Column, FileReference, Outcome, RowInputs, TableKind, Usage
 
 IMAGE = Column(name="image", role="input", type="string")
 SIGMA = Column(name="sigma", role="input", type="float", default=5.0)
@@ -102,9 +111,10 @@ class Tables(Neighbour):
         workflow: str | None = "one",
         columns: Sequence[Column] = (IMAGE, SIGMA, NOTE, FLUX),
         actor: str = "jansky",
+        project: str = "default",
     ) -> str:
         table = new_id()
-        created = TableCreated(table=table, name=name, kind=kind, owner=actor, project="default")
+        created = TableCreated(table=table, name=name, kind=kind, owner=actor, project=project)
         self.tell(table, created, actor=actor)
         if workflow is not None and kind == "worktable":
             self.change_workflow(table, workflow, columns=columns)
@@ -136,9 +146,22 @@ class Tables(Neighbour):
         rows = [RowInputs(row=row, inputs=values) for row, values in enumerate(inputs, first)]
         return self.tell(table, RowsAdded(table=table, rows=rows), actor=actor)
 
-    def edit(self, table: str, row: int, revision: int, actor: str = "jansky", **changes: Any) -> Envelope:
-        edited = EditedRow(row=row, revision=revision, changes=changes, previous=dict.fromkeys(changes))
-        return self.tell(table, RowEdited(table=table, rows=[edited]), actor=actor)
+    def edit(
+        self,
+        table: str,
+        row: int,
+        revision: int,
+        actor: str = "jansky",
+        *,
+        derived: bool = False,
+        current: bool = False,
+        **changes: Any,
+    ) -> Envelope:
+        edited = EditedRow(
+            row=row, revision=revision, changes=changes, previous=dict.fromkeys(changes), current=current
+        )
+        cause = Cause(kind="upstream") if derived else None
+        return self.tell(table, RowEdited(table=table, rows=[edited], cause=cause), actor=actor)
 
     def remove(self, table: str, *rows: int) -> None:
         self.tell(table, RowsRemoved(table=table, rows=list(rows)))
@@ -149,10 +172,39 @@ class Tables(Neighbour):
     def delete(self, table: str, name: str) -> None:
         self.tell(table, TableDeleted(table=table, name=name))
 
-    def invalidate(self, table: str, rows: list[int] | None) -> None:
-        self.tell(table, TableInvalidated(table=table, cause=Cause(kind="upstream"), rows=rows))
+    def invalidate(self, table: str, rows: list[int] | None, *, suspected: bool = False) -> Envelope:
+        cause = Cause(kind="upstream")
+        return self.tell(table, TableInvalidated(table=table, cause=cause, rows=rows, suspected=suspected))
 
-    def record(self, job: JobRequest) -> None:
+    def suspect(self, table: str, *rows: int) -> Envelope:
+        return self.invalidate(table, list(rows), suspected=True)
+
+    def confirm(self, table: str, rows: list[int] | None, kind: CauseKind = "upstream") -> Envelope:
+        return self.tell(table, RowsConfirmed(table=table, rows=rows, cause=Cause(kind=kind)))
+
+    def accept(self, table: str, row: int, revision: int, workflow: str = "one") -> None:
+        accepted = AcceptedRow(row=row, revision=revision, workflow_version=version(workflow))
+        self.tell(table, RowsAccepted(table=table, rows=[accepted], reason="only a comment changed"))
+
+    def pin(self, table: str, row: int, workflow: str | None) -> None:
+        self.tell(table, RowsPinned(table=table, rows=[row], workflow_version=workflow and version(workflow)))
+
+    def restore(self, table: str, row: int, revision: int, **inputs: Any) -> None:
+        restored = RestoredRow(row=row, revision=revision, inputs=inputs)
+        self.tell(table, RowsRestored(table=table, rows=[restored], undoes=new_id()))
+
+    def import_outputs(self, table: str, row: int, revision: int = 1) -> None:
+        imported = ImportedOutputs(row=row, revision=revision, outputs={"flux": 2.0})
+        source = FileReference(name="old.wtx", sha256=version("file"), size=3)
+        self.tell(
+            table,
+            OutputsImported(table=table, workflow_version=version("one"), rows=[imported], imported_from=source),
+        )
+
+    def lock(self, table: str, *rows: int, locked: bool = True) -> None:
+        self.tell(table, RowLocked(table=table, rows=list(rows), locked=locked))
+
+    def record(self, job: JobRequest, *, belongs: bool | None = None) -> None:
         now = datetime.now(UTC)
         recorded = OutputsRecorded(
             table=job.table,
@@ -167,6 +219,7 @@ class Tables(Neighbour):
             started=now,
             finished=now,
             usage=USAGE,
+            belongs=belongs,
         )
         self.tell(job.table, recorded, actor=job.requested_by, correlationid=job.correlationid)
 
@@ -198,6 +251,7 @@ class Executor(Neighbour):
         final: bool = True,
         at: datetime | None = None,
         error: str | None = None,
+        reused_from: str | None = None,
     ) -> None:
         finished = at or datetime.now(UTC)
         ended = JobFinished(
@@ -216,5 +270,6 @@ class Executor(Neighbour):
             started=finished - timedelta(seconds=1),
             finished=finished,
             usage=USAGE,
+            reused_from=reused_from,
         )
         self.tell(job.table, ended, actor=job.requested_by, correlationid=job.correlationid)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import httpx
 import sqlalchemy as sa
@@ -22,9 +23,10 @@ from stoa_chassis.migrations import upgrade
 from stoa_chassis.projection import EventStore, compare, rebuild
 from stoa_contracts.envelope import Envelope
 from stoa_contracts.jobs import JobRequest
+from stoa_contracts.types import RowStatus
 from stoa_scheduler.app import SERVICE
 from stoa_scheduler.dispatcher import Dispatcher
-from stoa_scheduler.models import backlog, dispatch, job
+from stoa_scheduler.models import awaited, backlog, dispatch, job, progress, row_state, run
 from stoa_scheduler.policy import Policy
 from stoa_scheduler.projection import SchedulerProjection
 from stoa_scheduler.queue_service import QueueService
@@ -186,6 +188,24 @@ class Site:
         for item in handed:
             assert item.state == ("running" if item.started else "waiting")
             assert item.attempt == item.handed
+        self.check_progress()
+
+    def check_progress(self) -> None:
+        """Compare what is counted of rows with the rows."""
+        counted: dict[str, Counter[str]] = {}
+        for item in self.query(sa.select(row_state.c.table_id, row_state.c.status)):
+            counted.setdefault(item.table_id, Counter())[item.status] += 1
+        for item in self.query(sa.select(awaited.c.table_id)):
+            counted.setdefault(item.table_id, Counter())["awaited"] += 1
+        for item in self.query(sa.select(progress)):
+            kept = {name: getattr(item, name) for name in (*get_args(RowStatus), "awaited")}
+            assert {name: number for name, number in kept.items() if number} == counted.pop(item.table_id, {})
+        assert not counted
+        of_runs = Counter(item.run for item in self.query(sa.select(awaited.c.run)))
+        kept_of_runs = {
+            item.id: item.awaited for item in self.query(sa.select(run.c.id, run.c.awaited)) if item.awaited
+        }
+        assert kept_of_runs == of_runs
 
     def close(self) -> None:
         self.database.engine.dispose()

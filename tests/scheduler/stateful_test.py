@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from stoa_contracts.jobs import JobRequest
-from stoa_scheduler.models import job, row_state, run, table_state
+from stoa_scheduler.models import awaited, job, row_state, run, table_state
 from stoa_scheduler.problems import NotFoundError, NothingToRunError
-from stoa_scheduler.views import CancellationRequest, RunRequest, TriggerRequest
+from stoa_scheduler.views import CancellationRequest, LimitRequest, RunRequest, TriggerRequest
 from tests.scheduler.neighbours import version
 from tests.scheduler.site import Site
 
@@ -39,6 +39,7 @@ class Sheet:
         self.rows: dict[int, int] = {}
         self.next_row = 1
         self.recorded: set[str] = set()
+        self.suspected: set[int] = set()
 
 
 class Queue(RuleBasedStateMachine):
@@ -89,11 +90,47 @@ class Queue(RuleBasedStateMachine):
     def remove(self, name: str, row: int) -> None:
         sheet = self.sheets[name]
         if sheet.rows.pop(row, None) is not None:
+            sheet.suspected.discard(row)
             self.site.tables.remove(sheet.table, row)
 
     @rule(name=st.sampled_from("ab"), rows=st.none() | st.lists(ROWS, min_size=1, max_size=3, unique=True))
     def invalidate(self, name: str, rows: list[int] | None) -> None:
-        self.site.tables.invalidate(self.sheets[name].table, rows)
+        sheet = self.sheets[name]
+        sheet.suspected -= set(sheet.rows if rows is None else rows)
+        self.site.tables.invalidate(sheet.table, rows)
+
+    @rule(name=st.sampled_from("ab"), row=ROWS)
+    def suspect(self, name: str, row: int) -> None:
+        sheet = self.sheets[name]
+        if row in sheet.rows:
+            sheet.suspected.add(row)
+            self.site.tables.suspect(sheet.table, row)
+
+    @rule(name=st.sampled_from("ab"), row=st.none() | ROWS)
+    def confirm(self, name: str, row: int | None) -> None:
+        sheet = self.sheets[name]
+        sheet.suspected -= {row} if row is not None else set(sheet.rows)
+        self.site.tables.confirm(sheet.table, None if row is None else [row])
+
+    @rule(
+        name=st.sampled_from("ab"), row=ROWS, value=st.sampled_from(["m31.fits", "m87.fits"]), suspected=st.booleans()
+    )
+    def derive(self, name: str, row: int, value: str, suspected: bool) -> None:
+        """Be upstream: an edit of derived cells, and what that makes of the row."""
+        sheet = self.sheets[name]
+        if row in sheet.rows:
+            sheet.rows[row] += 1
+            self.site.tables.edit(sheet.table, row, sheet.rows[row], derived=True, image=value)
+            self.site.tables.invalidate(sheet.table, [row], suspected=suspected)
+            (sheet.suspected.add if suspected else sheet.suspected.discard)(row)
+
+    @rule(name=st.sampled_from("ab"), row=ROWS, locked=st.booleans())
+    def lock(self, name: str, row: int, locked: bool) -> None:
+        self.site.tables.lock(self.sheets[name].table, row, locked=locked)
+
+    @rule(name=st.sampled_from("ab"), running=st.none() | st.integers(0, 2))
+    def limit(self, name: str, running: int | None) -> None:
+        self.wait(self.site.queue_service().set_limit(LimitRequest(table=self.sheets[name].table, running=running)))
 
     @rule(name=st.sampled_from("ab"), workflow=st.sampled_from(["one", "two"]))
     def change_workflow(self, name: str, workflow: str) -> None:
@@ -114,7 +151,7 @@ class Queue(RuleBasedStateMachine):
             table=self.sheets[name].table, scope=scope, rows=rows if scope == "rows" else None, priority=priority
         )
         answer, position = self.wait(self.site.service(actor).start_run(request))
-        assert (answer.jobs == 0) == (answer.run is None)
+        assert (answer.jobs + answer.awaited == 0) == (answer.run is None)
         assert position == len(self.site.own_events())
 
     @rule(name=st.sampled_from("ab"), rows=st.none() | st.lists(ROWS, min_size=1, max_size=2))
@@ -212,15 +249,15 @@ class Queue(RuleBasedStateMachine):
     @invariant()
     def counts_are_right(self) -> None:
         self.site.check_counts()
-        counted = {
+        counted: dict[str, int] = {
             item.run: item.n
             for item in self.site.query(sa.select(job.c.run, sa.func.count().label("n")).group_by(job.c.run))
         }
-        assert counted == {item.id: item.jobs for item in self.site.query(sa.select(run))}
+        assert counted == {item.id: item.jobs for item in self.site.query(sa.select(run)) if item.jobs}
         for item in self.site.query(sa.select(run)):
             summary = self.wait(self.site.service().run(item.id))
             assert sum(summary.states.values()) == item.jobs
-            assert (summary.finished is None) == bool(set(summary.states) - ENDED)
+            assert (summary.finished is None) == bool(set(summary.states) - ENDED or summary.awaited)
         states = Counter(self.site.states())
         queue = self.wait(self.site.queue_service().queue())
         assert (queue.waiting + queue.dispatched, queue.running) == (states["waiting"], states["running"])
@@ -233,6 +270,16 @@ class Queue(RuleBasedStateMachine):
             sa.select(c.table_id, c.row, c.revision, c.workflow_version).where(c.state.not_in(ENDED))
         )
         assert not [item for item, number in Counter(map(tuple, active)).items() if number > 1]
+
+    @invariant()
+    def what_is_suspected_or_locked_does_not_wait_in_the_queue(self) -> None:
+        c = row_state.c
+        held = self.site.query(
+            sa.select(c.table_id, c.row)
+            .join(job, job.c.id == c.job)
+            .where(job.c.state == "waiting", sa.or_(c.suspected.is_(True), c.locked.is_(True)))
+        )
+        assert held == []
 
     @invariant()
     def each_job_ends_once(self) -> None:
@@ -275,7 +322,11 @@ class Queue(RuleBasedStateMachine):
             self.folder.cleanup()
 
     def settle(self) -> None:
-        for name in self.sheets:
+        for name, sheet in self.sheets.items():
+            self.limit(name, None)
+            self.site.tables.lock(sheet.table, *sorted(sheet.rows), locked=False)
+            if sheet.suspected:
+                self.site.tables.invalidate(sheet.table, sorted(sheet.suspected))
             try:
                 self.set_trigger(name, "automatic")
             except (NotFoundError, NothingToRunError):
@@ -293,6 +344,7 @@ class Queue(RuleBasedStateMachine):
             if not (queue.waiting or queue.dispatched or queue.running):
                 break
         assert not set(self.site.states()) - ENDED
+        assert self.site.query(sa.select(awaited.c.row)) == []
         self.counts_are_right()
         self.each_job_ends_once()
         rows = self.site.query(sa.select(row_state))
