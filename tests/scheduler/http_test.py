@@ -229,8 +229,8 @@ PROBLEMS: list[tuple[str, dict[str, Any], int, str]] = [
     ("/api/runs", {"table": "sources", "scope": "rows"}, 422, "rows are given with the scope 'rows'"),
     ("/api/runs", {"table": "sources", "scope": "some"}, 422, "body/scope"),
     ("/api/runs", {"table": "sources", "hurry": True}, 422, "body/hurry"),
-    ("/api/cancellations", {}, 422, "one of table, run and jobs"),
-    ("/api/cancellations", {"table": "sources", "run": "r"}, 422, "one of table, run and jobs"),
+    ("/api/cancellations", {}, 422, "one of table, run, jobs and scope"),
+    ("/api/cancellations", {"table": "sources", "run": "r"}, 422, "one of table, run, jobs and scope"),
     ("/api/cancellations", {"run": "r", "rows": [1]}, 422, "rows are given with their table"),
     ("/api/cancellations", {"run": "r"}, 404, "There is no run 'r'"),
 ]
@@ -272,7 +272,7 @@ async def test_a_command_that_comes_twice_is_carried_out_once(observatory: Obser
     assert problem["type"] == "urn:stoa:problem:idempotency-key-reused"
     key = {"Idempotency-Key": "k2"}
     assert [await observatory.post("/api/cancellations", 200, key, table="sources") for _ in "ab"] == [
-        {"cancelled": 3}
+        {"cancelled": 3, "awaited": 0}
     ] * 2
 
 
@@ -295,11 +295,14 @@ async def test_writes_tell_the_position_of_the_log(observatory: Observatory) -> 
 async def test_cancelling(observatory: Observatory) -> None:
     observatory.tables.create("sources", rows=10)
     answer = await observatory.run(table="sources")
-    assert await observatory.post("/api/cancellations", table="sources", rows=[1, 2]) == {"cancelled": 2}
+    assert await observatory.post("/api/cancellations", table="sources", rows=[1, 2]) == {"cancelled": 2, "awaited": 0}
     page = await observatory.get("/api/jobs", table="sources", row=3)
-    assert await observatory.post("/api/cancellations", jobs=[page["jobs"][0]["job"], "unknown"]) == {"cancelled": 1}
-    assert await observatory.post("/api/cancellations", run=answer["run"]) == {"cancelled": 7}
-    assert await observatory.post("/api/cancellations", table="sources") == {"cancelled": 0}
+    assert await observatory.post("/api/cancellations", jobs=[page["jobs"][0]["job"], "unknown"]) == {
+        "cancelled": 1,
+        "awaited": 0,
+    }
+    assert await observatory.post("/api/cancellations", run=answer["run"]) == {"cancelled": 7, "awaited": 0}
+    assert await observatory.post("/api/cancellations", table="sources") == {"cancelled": 0, "awaited": 0}
     run = await observatory.get(f"/api/runs/{answer['run']}")
     assert run["states"] == {"cancelled": 10}
     (job,) = (await observatory.get("/api/jobs", table="sources", row=5))["jobs"]
@@ -336,10 +339,34 @@ async def test_the_queue_at_a_glance(observatory: Observatory) -> None:
     assert (queue["waiting"], queue["running"]) == (24, 0)
     assert set(queue["tables"]) == {first, second}
     assert sum(item["waiting"] for item in queue["tables"].values()) == 24
+    assert [(item["name"], item["requested_by"], item["priority"]) for item in queue["groups"]] == [
+        ("other", "jansky", 0),
+        ("sources", "jansky", 0),
+    ]
+    empty = {"waiting": 0, "dispatched": 0, "running": 0, "awaited": 0, "tables": {}, "groups": []}
     async with observatory.working():
-        await observatory.until(
-            "/api/queue", lambda queue: queue == {"waiting": 0, "dispatched": 0, "running": 0, "tables": {}}
-        )
+        await observatory.until("/api/queue", lambda queue: queue == empty)
+
+
+async def test_progress_and_limits(observatory: Observatory) -> None:
+    table = observatory.tables.create("sources", rows=3, project="survey")
+    limited = await observatory.client.put(
+        "/api/limits", json={"table": table, "running": 0, "after": await observatory.told()}
+    )
+    assert limited.json() == {"table": table, "name": "sources", "person": None, "running": 0}
+    assert int(limited.headers["stoa-position"]) == 1
+    assert (await observatory.client.put("/api/limits", json={"running": 0})).status_code == 422
+    asked = await observatory.post("/api/runs", 202, project="survey", force=True)
+    assert [(item["table"], item["jobs"]) for item in asked["runs"]] == [(table, 3)]
+    progress = await observatory.get("/api/progress", project="survey")
+    assert (progress["rows"], progress["waiting"], progress["estimated_end"]) == (3, 3, None)
+    await observatory.get("/api/progress", 404, project="galaxies")
+    listed = await observatory.get("/api/limits")
+    assert (listed["per_table"], [item["running"] for item in listed["limits"]]) == (None, [0])
+    cancelled = await observatory.post("/api/cancellations", scope="mine")
+    assert cancelled == {"cancelled": 3, "awaited": 0}
+    progress = await observatory.get("/api/progress", table="sources")
+    assert (progress["cancelled"], progress["tables"][0]["table"]) == (3, table)
 
 
 async def test_an_automatic_table_keeps_itself_up_to_date(observatory: Observatory) -> None:
