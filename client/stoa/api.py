@@ -259,7 +259,7 @@ class Stoa:
         return restored
 
     def preview(self, table: str, **change: Any) -> dict[str, Any]:
-        """Tell what a change would do: ``edits``, ``remove``, ``restore`` or ``link``; nothing is changed.
+        """Tell what a change would do: ``edits``, ``remove``, ``restore``, ``link``, ``change_link`` or ``unlink``.
 
         Examples
         --------

@@ -94,8 +94,14 @@ def test_a_change_is_previewed(at_stoa: Command, adding: str, tmp_path: Path) ->
     changed.write_text(ADDS.replace("default: 1", "default: 10"))
     assert at_stoa("table", "preview", "workflow", adding, changed, "--json").json["stale"] == 1
     at_stoa("table", "create", f"{adding[:50]}-below", "--cwl", tmp_path / "add.cwl")
-    told = at_stoa("table", "preview", "link", f"{adding[:50]}-below", adding, "a=sum", "--per", "row", "--json").json
-    assert (told["added"], told["unknown"]) == (1, [f"{adding[:50]}-below"])
+    below = f"{adding[:50]}-below"
+    linking = ("link", below, adding, "a=sum", "--per", "row")
+    told = at_stoa("table", "preview", *linking, "--filter", "sum>100", "--json").json
+    assert told["added"] == 0
+    told = at_stoa("table", "preview", *linking, "--json").json
+    assert (told["added"], told["unknown"]) == (1, [below])
+    link = at_stoa("table", *linking, "--json").json["link"]["link"]
+    assert at_stoa("table", "preview", "unlink", below, link, "--rows", "go", "--json").json["removed"] == 1
     assert [row["values"]["b"] for row in at_stoa("table", "show", adding, "--json").json["rows"]] == [1, 1]
 
 

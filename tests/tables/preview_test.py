@@ -153,6 +153,20 @@ async def test_a_link_says_which_rows_it_gives(stoa: Harness) -> None:
     assert different == []
 
 
+async def test_a_link_that_changes_or_goes_says_what_becomes_of_rows(stoa: Harness) -> None:
+    await survey(stoa)
+    (link,) = (await stoa.get("/tables/fits"))["links"]
+    found = await preview(stoa, "fits", {"change_link": {"link": link["link"], "filter": "x>1"}})
+    assert by_name(found, "removed", "stale") == {"fits": (1, 0), "catalogue": (1, 0)}
+    found = await preview(stoa, "fits", {"change_link": {"link": link["link"], "mapping": {"x": "x", "flux": "sigma"}}})
+    # The flux of one of them is 3 as it is.
+    assert by_name(found, "edited", "stale", "removed")["fits"] == (3, 3, 0)
+    found = await preview(stoa, "fits", {"unlink": {"link": link["link"], "rows": "go"}})
+    assert by_name(found, "removed") == {"fits": (4,), "catalogue": (4,)}
+    found = await preview(stoa, "fits", {"unlink": {"link": link["link"], "rows": "stay"}})
+    assert (found["changes"], found["tables"]) == (True, [])
+
+
 async def test_what_changes_nothing_says_so(quick: Harness) -> None:
     await linked(quick)
     found = await preview(quick, "sources", {"edits": [{"row": 1, "values": {"sigma": 3.0}}]})
@@ -185,6 +199,8 @@ async def test_rows_that_never_ran_are_estimated_by_others_of_their_table(quick:
         ({"remove": [9]}, 404, "has no row 9"),
         ({"restore": "9"}, 404, "never had a workflow version 9"),
         ({"link": {"parent": "fits", "mapping": {"sigma": "mass"}}}, 409, "sources"),
+        ({"unlink": {"link": "nothing", "rows": "go"}}, 404, "nothing"),
+        ({"change_link": {"link": "nothing", "filter": "x>1"}}, 404, "nothing"),
         ({}, 422, "not none"),
         ({"remove": [1], "restore": "1"}, 422, "not remove and restore"),
         ({"everything": True}, 422, "everything"),

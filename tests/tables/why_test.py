@@ -219,6 +219,36 @@ async def test_suspicion_is_followed_through_several_tables(stoa: Harness) -> No
     )
 
 
+async def test_a_row_of_a_group_names_the_member_for_which_it_waits(stoa: Harness) -> None:
+    await found_row(stoa)
+    await stoa.add("sources", {"image": "b.fits", "sigma": 3.0})
+    await stoa.run("sources", 2, {"x": [3]})
+    await create(stoa, "means", {"main.cwl": tool({"sigma": "float", "xs": "int[]"}, {"mean": "float"})})
+    mapping = {"sigma": "sigma", "xs": "x"}
+    await stoa.post("/tables/means/links", {"parent": "sources", "per": "group", "mapping": mapping, "keys": ["sigma"]})
+    found = await why(stoa, "means", 1)
+    assert sentence(found) == "Row 1 of means is stale: it was not run since it was derived from rows of sources (NOW)."
+    await stoa.run("means", 1, {"mean": 2.0})
+    await stoa.patch("/tables/sources/rows/2", {"image": "c.fits"})
+    found = await why(stoa, "means", 1)
+    assert sentence(found) == (
+        "Row 1 of means is suspected: it waits for row 2 of sources, which is stale because input 'image' changed from b.fits to "
+        "c.fits (ada, NOW), after the run that made its outputs."
+    )
+    await stoa.run("sources", 2, {"x": [4]})
+    found = await why(stoa, "means", 1)
+    assert sentence(found) == (
+        "Row 1 of means is stale: input 'xs' changed from [1, 2, 3] to [1, 2, 4], as rows of sources give it now (NOW), after the "
+        "run that made its outputs."
+    )
+    assert chain(found) == [
+        ("outputs-recorded", "means", 1),
+        ("row-edited", "sources", 2),
+        ("outputs-recorded", "sources", 2),
+        ("row-edited", "means", 1),
+    ]
+
+
 async def test_a_row_may_be_stale_and_wait(quick: Harness) -> None:
     await survey(quick)
     await quick.patch("/tables/fits/rows/1", {"order": 2})

@@ -94,16 +94,37 @@ def workflow(stoa: Stoa, table: str, files: tuple[Path, ...], as_json: bool) -> 
 @click.argument("table")
 @click.argument("parent")
 @click.argument("mapping", nargs=-1, required=True)
-@click.option("--per", type=click.Choice(["row", "element"]), default="element", show_default=True)
+@click.option("--per", type=click.Choice(["row", "element", "group"]), default="element", show_default=True)
 @click.option("--key", "keys", multiple=True, help="An input that tells one row from another.")
+@click.option("--filter", "filter_", help="Only what this holds for, as in 'snr>5', gives rows.")
 @json_option
 @client
 def link(
-    stoa: Stoa, table: str, parent: str, mapping: tuple[str, ...], per: str, keys: tuple[str, ...], as_json: bool
+    stoa: Stoa,
+    table: str,
+    parent: str,
+    mapping: tuple[str, ...],
+    *,
+    per: str,
+    keys: tuple[str, ...],
+    filter_: str | None,
+    as_json: bool,
 ) -> None:
     """Preview a link that fills a TABLE from a PARENT's columns: INPUT=COLUMN."""
     pairs = dict(word.split("=", 1) for word in mapping if "=" in word)
     if len(pairs) != len(mapping):
         raise Refused("A mapping is of the form INPUT=COLUMN")
-    new = {"parent": parent, "per": per, "mapping": pairs, **({"keys": list(keys)} if keys else {})}
+    given = {"keys": list(keys) or None, "filter": filter_}
+    new = {"parent": parent, "per": per, "mapping": pairs} | {name: value for name, value in given.items() if value}
     print_preview(stoa.preview(table, link=new), as_json=as_json)
+
+
+@preview.command()
+@click.argument("table")
+@click.argument("link_", metavar="LINK")
+@click.option("--rows", type=click.Choice(["stay", "go"]), required=True, help="Whether its rows stay, or are removed.")
+@json_option
+@client
+def unlink(stoa: Stoa, table: str, link_: str, rows: str, as_json: bool) -> None:
+    """Preview that a TABLE is no longer filled through a LINK, which is named by its id."""
+    print_preview(stoa.preview(table, unlink={"link": link_, "rows": rows}), as_json=as_json)

@@ -13,10 +13,11 @@ from stoa_chassis.database import Database
 from stoa_chassis.projection import EventStore
 from stoa_contracts.events.tables import RowEdited, RowsAdded, RowsRemoved, RowsRestored
 from stoa_tables.domain import Table
+from stoa_tables.link_wire import ChangeLink
 from stoa_tables.store import Store, chunks
 from stoa_tables.wire import NewLink, RowEdit, RowId
 
-__all__ = ["Preview", "PreviewRequest", "PreviewTable", "Rehearsal"]
+__all__ = ["LinkChange", "LinkToGiveUp", "Preview", "PreviewRequest", "PreviewTable", "Rehearsal"]
 
 _A = TypeVar("_A")
 
@@ -26,6 +27,21 @@ _DAY_S = 86_400
 
 
 # --- what goes over HTTP -----------------------------------------------------------------------------------------------
+
+
+class LinkChange(ChangeLink):
+    """A change of a link that fills the table."""
+
+    link: str = Field(max_length=100, description="The link's id.")
+
+
+class LinkToGiveUp(BaseModel):
+    """A link that is to be given up."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    link: str = Field(max_length=100, description="The link's id.")
+    rows: Literal["stay", "go"] = Field(description="Whether the rows that came through it stay, or are removed.")
 
 
 class PreviewRequest(BaseModel):
@@ -42,6 +58,8 @@ class PreviewRequest(BaseModel):
         default=None, max_length=64, description="The workflow version to restore: its number, or its SHA-256."
     )
     link: NewLink | None = Field(default=None, description="A link that is to fill the table.")
+    change_link: LinkChange | None = Field(default=None, description="What is to be otherwise in a link.")
+    unlink: LinkToGiveUp | None = Field(default=None, description="A link that is to be given up.")
 
     @model_validator(mode="after")
     def _exactly_one(self) -> PreviewRequest:

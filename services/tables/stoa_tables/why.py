@@ -274,8 +274,14 @@ class Explainer:
             source = next((item.derived_from for item in event.rows if item.row == row.row), None)
         if source is None:
             return f"{added.actor} added it ({_when(added)})"
+        if not source.sources:
+            return f"it was derived from rows of {self._parent(added.subject, source.link)} ({_when(added)})"
         above = source.sources[0]
         return f"it was derived from row {above.row} of {self._name(above.table)} ({_when(added)})"
+
+    def _parent(self, table: str, link: str) -> str:
+        found = next((item for item in self._store.links_of(table) if item.link == link), None)
+        return "another table" if found is None else self._name(found.parents[0])
 
     def _other_workflow(self, table: Table, row: Row, finding: _Finding) -> bool:
         own = row.own_version(table.workflow_version)
@@ -336,7 +342,12 @@ class Explainer:
     def _by(self, table: Table, row: Row, envelope: Envelope) -> str:
         event = envelope.event()
         if isinstance(event, events.RowEdited) and event.cause is not None:
-            source = next(iter(self._sources(table, row)), None)
+            link = self._link(table, row)
+            if link is None:
+                return f" ({_when(envelope)})"
+            if link.per == "group":
+                return f", as rows of {self._name(link.parents[0])} give it now ({_when(envelope)})"
+            source = next(self._sources(row, link), None)
             above = "" if source is None else f", as row {source[1].row} of {source[0].name} gives it now"
             return f"{above} ({_when(envelope)})"
         return f" ({envelope.actor}, {_when(envelope)})"
@@ -395,24 +406,78 @@ class Explainer:
             return self._waits(table, row, finding).replace("it waits", "waits", 1)
         return f"is {row.status}"
 
+    def _link(self, table: Table, row: Row) -> LinkSpecification | None:
+        return next((item for item in self._store.links_of(table.id) if item.link == row.link), None)
+
     def _unsettled(self, table: Table, row: Row) -> Iterator[tuple[Table, Row]]:
-        link = next((item for item in self._store.links_of(table.id) if item.link == row.link), None)
+        link = self._link(table, row)
         if link is None:
             return
-        for side, (above, source) in enumerate(self._sources(table, row, link)):
+        if link.per == "group":
+            yield from self._unsettled_member(row, link)
+            return
+        for side, (above, source) in enumerate(self._sources(row, link)):
             if source.suspected or (source.status != "current" and takes_outputs(link, side, above)):
                 yield above, source
 
-    def _sources(self, table: Table, row: Row, link: LinkSpecification | None = None) -> Iterator[tuple[Table, Row]]:
-        if link is None:
-            link = next((item for item in self._store.links_of(table.id) if item.link == row.link), None)
-        if link is None:
+    def _unsettled_member(self, row: Row, link: LinkSpecification) -> Iterator[tuple[Table, Row]]:
+        above = self._store.table(link.parents[0])
+        if above is None:
             return
+        index, member = self._store.tables["join_index"], self._store.tables["row"]
+        unsettled: sa.ColumnElement[bool] = member.c.suspected
+        if takes_outputs(link, 0, above):
+            unsettled = sa.or_(unsettled, member.c.status != "current")
+        statement = (
+            sa.select(member.c.row)
+            .select_from(index.join(member, sa.and_(member.c.table_id == above.id, member.c.row == index.c.row)))
+            .where(_of_group(index, row, link), unsettled)
+            .order_by(member.c.row)
+            .limit(1)
+        )
+        for number in self._connection.execute(statement).scalars():
+            found = self._store.row(above.id, number)
+            if found is not None:
+                yield above, found
+
+    def _sources(self, row: Row, link: LinkSpecification) -> Iterator[tuple[Table, Row]]:
+        """Give the rows from which a row is derived, but not the members of a group: there may be very many."""
         for parent, source in zip(link.parents, row.sources, strict=False):
             above = self._store.table(parent)
             found = None if source is None else self._store.row(parent, source.row)
             if above is not None and found is not None:
                 yield above, found
+
+    def _giving(self, table: Table, row: Row, before: int) -> tuple[Table, Row, Envelope] | None:
+        """Find what a row above gave last, before a position."""
+        link = self._link(table, row)
+        if link is None:
+            return None
+        if link.per == "group":
+            return self._giving_member(row, link, before)
+        found = [
+            (above, source, latest)
+            for above, source in self._sources(row, link)
+            if (latest := self._last(above.id, source.row, _GIVES, before=before)) is not None
+        ]
+        return max(found, key=lambda item: item[2].log_position, default=None)
+
+    def _giving_member(self, row: Row, link: LinkSpecification, before: int) -> tuple[Table, Row, Envelope] | None:
+        index, item = self._store.tables["join_index"], self._row_event
+        statement = (
+            sa.select(item.c.row, item.c.position)
+            .select_from(index.join(item, sa.and_(item.c.table_id == link.parents[0], item.c.row == index.c.row)))
+            .join(log_event, log_event.c.position == item.c.position)
+            .where(_of_group(index, row, link), item.c.position < before, log_event.c.type.in_(_GIVES))
+            .order_by(item.c.position.desc())
+            .limit(1)
+        )
+        latest = self._connection.execute(statement).first()
+        above = self._store.table(link.parents[0])
+        member = None if latest is None else self._store.row(link.parents[0], latest.row)
+        if latest is None or above is None or member is None:
+            return None
+        return above, member, self._at(latest.position)
 
     def _climb(self, table: Table, row: Row, envelope: Envelope, finding: _Finding) -> None:
         """Add an event and what it follows from, up to what a person or a clock did."""
@@ -430,14 +495,9 @@ class Explainer:
         if cause is None:
             return
         if cause.kind == "upstream":
-            found = [
-                (latest.log_position, above, source, latest)
-                for above, source in self._sources(table, row)
-                if (latest := self._last(above.id, source.row, _GIVES, before=position)) is not None
-            ]
-            if found:
-                _, above, source, latest = max(found, key=lambda item: item[0])
-                self._climb(above, source, latest, finding)
+            giving = self._giving(table, row, position)
+            if giving is not None:
+                self._climb(*giving, finding)
                 return
         origin = self._by_id(envelope.causationid)
         if origin is not None and origin.subject in self._names:
@@ -514,6 +574,10 @@ class Explainer:
 
     def _name(self, table: str) -> str:
         return self._names.get(table, table)
+
+
+def _of_group(index: sa.Table, row: Row, link: LinkSpecification) -> sa.ColumnElement[bool]:
+    return sa.and_(index.c.link == link.link, index.c.side == 0, index.c.key == row.key)
 
 
 # --- words -------------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from stoa_tables.handlers.bodies import (
 from stoa_tables.handlers.parameters import TableParameter
 from stoa_tables.handlers.tables import MAX_WORKFLOW_BYTES, WORKFLOW_FILES
 from stoa_tables.link_service import LinkService
+from stoa_tables.link_wire import ChangeLink
 from stoa_tables.preview import Preview, PreviewRequest
 from stoa_tables.problems import (
     ConflictError,
@@ -67,8 +68,8 @@ _BODY = multipart_body(
 async def preview_change(table: TableParameter, context: Context) -> Preview:
     """Tell how many rows of which tables would have to be computed anew, and how long that took last; nothing changes.
 
-    The change is edits of rows, rows to remove, a workflow version to restore, a link (JSON), or the files of a workflow
-    (multipart/form-data). What would be refused is refused here, too. A preview takes as long as the change itself, and other
+    The change is edits of rows, rows to remove, a workflow version to restore, a link that is made, changed or given up (JSON), or
+    the files of a workflow (multipart/form-data). What would be refused is refused here, too. A preview takes as long as the change itself, and other
     changes wait for it.
     """
     rehearsal = context.factory.create_rehearsal()
@@ -78,10 +79,8 @@ async def preview_change(table: TableParameter, context: Context) -> Preview:
             await service.change_workflow(table, await files_of(form, "files"), field_of(form, "main"))
     elif media_type(context.request) == "application/json":
         asked = validated(PreviewRequest, await context.request.body(), "body")
-        if asked.link is not None:
-            await context.factory.create_rehearsed_service(LinkService, rehearsal).add(table, asked.link)
-        else:
-            await _rehearse(service, table, asked)
+        await _rehearse(service, table, asked)
+        await _rehearse_link(context.factory.create_rehearsed_service(LinkService, rehearsal), table, asked)
     else:
         raise UnsupportedMediaError(
             "A preview takes application/json, or multipart/form-data with the files of a workflow"
@@ -96,3 +95,13 @@ async def _rehearse(service: VersionService, table: str, asked: PreviewRequest) 
         await service.remove_rows(table, asked.remove)
     if asked.restore is not None:
         await service.restore(table, asked.restore)
+
+
+async def _rehearse_link(service: LinkService, table: str, asked: PreviewRequest) -> None:
+    if asked.link is not None:
+        await service.add(table, asked.link)
+    if asked.change_link is not None:
+        changes = ChangeLink.model_validate(asked.change_link.model_dump(exclude_unset=True, exclude={"link"}))
+        await service.change(table, asked.change_link.link, changes)
+    if asked.unlink is not None:
+        await service.give_up(table, asked.unlink.link, asked.unlink.rows)
