@@ -14,6 +14,7 @@ from stoa_tables.handlers import (
     actions,
     changes,
     corrections,
+    exports,
     history,
     imports,
     links,
@@ -70,6 +71,7 @@ def create_app(settings: TablesSettings, *, bus: Bus | None = None) -> FastAPI:
 
     routers = [
         imports.router,
+        exports.router,
         tables.router,
         rows.router,
         history.router,

@@ -11,7 +11,7 @@ from stoa_contracts.types import Display
 
 __all__ = ["CellForm", "FileColumn", "FileMetadata", "escaped", "unescaped"]
 
-CellForm = Literal["plain", "blank", "escaped", "json"]
+CellForm = Literal["plain", "blank", "empty", "escaped", "json"]
 
 _MAX_CHARACTERS = 4 * 1024 * 1024
 _EMPTY = r"\-"
@@ -27,7 +27,8 @@ class FileColumn(BaseModel):
     type: Any = Field(description="The CWL type.")
     cells: CellForm = Field(
         default="plain",
-        description="How null and empty differ: `blank` cells are null, texts are `escaped` with backslashes, or all is JSON.",
+        description="How null and empty differ: what is nothing is null (`blank`) or empty (`empty`), texts are `escaped` with backslashes, or "
+        "all is JSON.",
     )
     label: str | None = None
     description: str | None = None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from stoa_tables.column_types import normal_type
 from stoa_tables.file_metadata import unescaped
 from stoa_tables.problems import InvalidRequestError
-from stoa_tables.values import coerce, element_type, from_text, is_array, is_optional, type_words
+from stoa_tables.values import coerce, element_type, from_text, is_array, is_optional
 
 if TYPE_CHECKING:
     from stoa_contracts.types import Column
@@ -25,6 +25,7 @@ MatchedBy = Literal["mapping", "name", "similar name", "ucd", "new"]
 Convert = Callable[[Any], Any]
 
 _FACTOR_ONE = 1.0
+_SHAPES = {"boolean": "boolean", "int": "whole", "long": "whole", "float": "real", "double": "real"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,12 +256,27 @@ def _decoded(cells: CellForm, convert: Convert) -> Convert:
     if cells == "plain":
         return convert
 
+    if cells == "empty":
+        return _never_null(convert)
+
     def decode(value: Any) -> Any:
         if value in ("", [], None):
             return None
         if cells == "blank" or not isinstance(value, str):
             return convert(value)
         return convert(unescaped(value)) if cells == "escaped" else convert(json.loads(value))
+
+    return decode
+
+
+def _never_null(convert: Convert) -> Convert:
+    def decode(value: Any) -> Any:
+        if value is not None:
+            return convert(value)
+        try:
+            return convert("")
+        except ValueError:
+            return convert([])
 
     return decode
 
@@ -308,7 +324,7 @@ def _fit(value: Any, kind: Any, name: str) -> Any:
         return None
     if isinstance(value, str):
         alone = _alone(kind)
-        if isinstance(alone, dict) and alone["type"] == "enum":
+        if alone == "string" or (isinstance(alone, dict) and alone["type"] == "enum"):
             return coerce(value, kind, name=name)
         stripped = value.strip()
         return from_text(stripped, kind, name=name) if stripped else None
@@ -343,17 +359,16 @@ def described_type(kind: Any, written: Any, cells: CellForm) -> Any | None:
         named = normal_type(written, "")
     except InvalidRequestError:
         return None
-    if cells in ("json", "escaped") or _stem(kind) == _stem(named) or _is_text(kind):
+    if cells in {"json", "escaped"} or _shape(kind) in {"text", _shape(named)}:
         return named
     return None
 
 
-def _stem(kind: Any) -> str:
-    words = type_words(kind)
-    for narrow, wide in (("int", "long"), ("float", "double")):
-        words = re.sub(rf"\b{narrow}\b", wide, words)
-    return re.sub(r"[()]| or null", "", words)
-
-
-def _is_text(kind: Any) -> bool:
-    return "string" in (kind if isinstance(kind, list) else [kind])
+def _shape(kind: Any) -> str:
+    """Tell what a file can know of a type."""
+    member = _alone(kind)
+    if isinstance(member, str):
+        return _SHAPES.get(member, "text")
+    if isinstance(member, dict) and member["type"] == "array":
+        return f"list of {_shape(member['items'])}"
+    return "text" if isinstance(member, dict) and member["type"] == "enum" else "mixed"

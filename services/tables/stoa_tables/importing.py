@@ -654,7 +654,11 @@ class _FitsSource(Source):
         values = part.field(index)
         if variable := _VARIABLE.match(str(column.format)):
             # A text of variable length comes as an array of characters.
-            listed = ["".join(np.asarray(value).tolist()) for value in values] if variable[1] == "A" else list(values)
+            if variable[1] == "A":
+                # Read one by one, astropy's characters have no blanks.
+                listed: list[Any] = ["".join(value.view(np.ndarray).tolist()) for value in values]
+            else:
+                listed = list(values)
             if variable[1] in "BIJK" and column.null not in ("", None):
                 listed = [np.ma.masked_equal(value, _scaled_null(column)) for value in listed]
             return _ragged_cells(listed, column.name)
@@ -735,7 +739,7 @@ def _array_type(array: Any, name: str) -> Any:
         return _type_of(data.dtype, name, data.ndim - 1)
     found: Any = None
     for item in data:
-        if item is None or item is np.ma.masked:
+        if item is None or item is np.ma.masked or (isinstance(item, np.ndarray) and not item.size):
             continue
         one = "string" if isinstance(item, str | bytes) else _item_type(item, name)
         if found is not None and one != found:
@@ -751,6 +755,17 @@ def _item_type(item: Any, name: str) -> Any:
     if items.dtype.kind == "O":
         raise UnreadableFileError(f"The column {name} holds arrays of mixed content, which a table cannot hold.")
     return _type_of(items.dtype, name, items.ndim)
+
+
+_VOTABLE_LISTS = {
+    "boolean": "boolean",
+    "unsignedByte": "int",
+    "short": "int",
+    "int": "int",
+    "long": "long",
+    "float": "float",
+    "double": "double",
+}
 
 
 class _VotableSource(_ArraySource):
@@ -783,6 +798,9 @@ class _VotableSource(_ArraySource):
                 description=_squeezed(column.description),
             )
             self.add(found, table.array[key])
+            if found.type == "string" and column.datatype in _VOTABLE_LISTS:
+                # Where every array is empty, only the field tells what would be in it.
+                found.type = {"type": "array", "items": _VOTABLE_LISTS[column.datatype]}
 
 
 def _squeezed(text: Any) -> str:

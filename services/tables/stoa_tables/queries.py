@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -33,6 +33,9 @@ from stoa_tables.wire import (
 )
 
 __all__ = ["Page", "Queries"]
+
+#: Conditions, an order, and what can be selected beside the columns.
+_Selected = tuple[list[sa.ColumnElement[bool]], list[sa.ColumnElement[Any]], Mapping[str, sa.ColumnElement[Any]]]
 
 
 class Page:
@@ -239,24 +242,12 @@ class Queries:
     def rows(self, name: str, page: Page, position: int) -> RowPage:
         """List rows."""
         table = self.table(name)
-        apply_view(self._store, table, page)
+        where, written, _ = self._selected_rows(table, page)
         item = self._row
-        special = {
-            "row": item.c.row,
-            "status": item.c.status,
-            "revision": item.c.revision,
-            "corrected": _truth(item.c.corrected.is_not(None)),
-            "review": _truth(item.c.review),
-            "comments": comment_count(self._store),
-        }
-        marks = mark_filters(self._store)
-        cells = Cells(table, self._connection.dialect.name, item.c.inputs, item.c.outputs, special, marks=marks)
-        where = [item.c.table_id == table.id, *self._narrowed(cells, page)]
         if len(where) == 1:
             total = sum(self._store.counts(table.id).values())
         else:
             total = self._connection.execute(sa.select(sa.func.count()).select_from(item).where(*where)).scalar_one()
-        written = order(cells, page.sort)
         if page.cursor.row is not None:
             where.append(item.c.row > page.cursor.row)
         statement = (
@@ -276,29 +267,28 @@ class Queries:
             after = self._next(page, written, shown[-1].row, None)
         return RowPage.model_construct(position=position, rows=shown, next=after, total=total)
 
-    def elements(self, name: str, page: Page, position: int) -> ElementPage:
-        """List elements, and rows as a whole where they have none."""
-        table = self.table(name)
+    def _selected_rows(self, table: Table, page: Page) -> _Selected:
         apply_view(self._store, table, page)
-        row, element = self._row, self._element
-        outputs = sa.case((element.c.element.is_not(None), element.c.outputs), else_=row.c.outputs)
-        number = sa.func.coalesce(element.c.element, NO_ELEMENT)
-        special: dict[str, sa.ColumnElement[Any]] = {
-            "row": row.c.row,
-            "status": row.c.status,
-            "revision": row.c.revision,
-            "element": element.c.element,
+        item = self._row
+        special = {
+            "row": item.c.row,
+            "status": item.c.status,
+            "revision": item.c.revision,
+            "corrected": _truth(item.c.corrected.is_not(None)),
+            "review": _truth(item.c.review),
             "comments": comment_count(self._store),
         }
         marks = mark_filters(self._store)
-        dialect = self._connection.dialect.name
-        cells = Cells(table, dialect, row.c.inputs, outputs, special, elements=True, marks=marks)
-        where = [row.c.table_id == table.id, *self._narrowed(cells, page)]
-        if table.outputs:
-            where += [row.c.outputs_job.is_not(None), sa.or_(row.c.elements.is_(None), element.c.element.is_not(None))]
-        source = row.outerjoin(element, sa.and_(element.c.table_id == row.c.table_id, element.c.row == row.c.row))
+        cells = Cells(table, self._connection.dialect.name, item.c.inputs, item.c.outputs, special, marks=marks)
+        where = [item.c.table_id == table.id, *self._narrowed(cells, page)]
+        return where, order(cells, page.sort), special
+
+    def elements(self, name: str, page: Page, position: int) -> ElementPage:
+        """List elements, and rows as a whole where they have none."""
+        table = self.table(name)
+        where, written, _ = self._selected_elements(table, page)
+        row, element, source, number = self._row, self._element, self._row_elements, self._number
         total = self._connection.execute(sa.select(sa.func.count()).select_from(source).where(*where)).scalar_one()
-        written = order(cells, page.sort)
         if page.cursor.row is not None:
             begin = -2 if page.cursor.element is None else page.cursor.element
             where.append(sa.or_(row.c.row > page.cursor.row, sa.and_(row.c.row == page.cursor.row, number > begin)))
@@ -318,6 +308,65 @@ class Queries:
             last = shown[-1]
             after = self._next(page, written, last.row, NO_ELEMENT if last.element is None else last.element)
         return ElementPage.model_construct(position=position, elements=shown, next=after, total=total)
+
+    @property
+    def _row_elements(self) -> sa.Join:
+        row, element = self._row, self._element
+        return row.outerjoin(element, sa.and_(element.c.table_id == row.c.table_id, element.c.row == row.c.row))
+
+    @property
+    def _number(self) -> sa.ColumnElement[int]:
+        return sa.func.coalesce(self._element.c.element, NO_ELEMENT)
+
+    def _selected_elements(self, table: Table, page: Page) -> _Selected:
+        apply_view(self._store, table, page)
+        row, element = self._row, self._element
+        outputs = sa.case((element.c.element.is_not(None), element.c.outputs), else_=row.c.outputs)
+        special: dict[str, sa.ColumnElement[Any]] = {
+            "row": row.c.row,
+            "status": row.c.status,
+            "revision": row.c.revision,
+            "element": element.c.element,
+            "comments": comment_count(self._store),
+        }
+        marks = mark_filters(self._store)
+        dialect = self._connection.dialect.name
+        cells = Cells(table, dialect, row.c.inputs, outputs, special, elements=True, marks=marks)
+        where = [row.c.table_id == table.id, *self._narrowed(cells, page)]
+        if table.outputs:
+            where += [row.c.outputs_job.is_not(None), sa.or_(row.c.elements.is_(None), element.c.element.is_not(None))]
+        return where, order(cells, page.sort), special
+
+    def unpaged(self, table: Table, page: Page, special: Sequence[str], *, elements: bool) -> sa.Select[Any]:
+        """Select all rows, or elements, that a page would be cut from, in its order, with their inputs and outputs as JSON.
+
+        Parameters
+        ----------
+        table
+            The table.
+        page
+            Its filters, status and order count.
+        special
+            What else is selected: row, status, revision, element.
+        elements
+            Whether elements are selected.
+        """
+        row, element = self._row, self._element
+        where, written, known = (self._selected_elements if elements else self._selected_rows)(table, page)
+        outputs = (
+            sa.case(
+                (element.c.element.is_not(None), sa.cast(element.c.outputs, sa.Text)),
+                else_=sa.cast(row.c.outputs, sa.Text),
+            )
+            if elements
+            else sa.cast(row.c.outputs, sa.Text)
+        )
+        return (
+            sa.select(sa.cast(row.c.inputs, sa.Text), outputs, *(known[name] for name in special))
+            .select_from(self._row_elements if elements else row)
+            .where(*where)
+            .order_by(*written, row.c.row, *([self._number] if elements else []))
+        )
 
     def _narrowed(self, cells: Cells, page: Page) -> list[sa.ColumnElement[bool]]:
         where = conditions(cells, page.filters)
