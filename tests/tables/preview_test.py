@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import pytest
@@ -185,6 +186,82 @@ async def test_rows_that_never_ran_are_estimated_by_others_of_their_table(quick:
     found = await preview(quick, "fits", {"edits": [{"row": 5, "values": {"flux": 7.0}}]})
     assert by_name(found, "stale", "seconds", "runs", "basis") == {"fits": (1, 2.5, 4, "table")}
     await quick.cancel("fits", 5, job)
+
+
+async def _do(stoa: Harness, table: str, body: Any) -> None:
+    """Make the change that a preview was asked for."""
+    if "edits" in body:
+        await stoa.request("PATCH", f"/tables/{table}/rows", expect=200, json=body)
+    elif "remove" in body:
+        await stoa.request("DELETE", f"/tables/{table}/rows", expect=200, json={"rows": body["remove"]})
+    elif "restore" in body:
+        await stoa.request("POST", f"/tables/{table}/versions/{body['restore']}/restore", expect=200)
+    else:
+        change = dict(body["change_link"])
+        await stoa.request("PATCH", f"/tables/{table}/links/{change.pop('link')}", expect=200, json=change)
+
+
+async def _random_change(stoa: Harness, random: Random) -> tuple[str, Any] | None:
+    """Choose a change, or let a row run and choose none."""
+    kind = random.choice(["edit", "edit", "edit", "fit", "remove", "restore", "filter", "run", "run", "run"])
+    rows = {table: await stoa.rows(table) for table in ("sources", "fits")}
+    if kind == "edit" or not rows["fits"]:
+        edited = random.sample(rows["sources"], k=random.randint(1, len(rows["sources"])))
+        edits = [{"row": row["row"], "values": {"sigma": random.choice([1.0, 2.0, 3.0])}} for row in edited]
+        return "sources", {"edits": edits}
+    if kind == "fit":
+        return "fits", {
+            "edits": [{"row": random.choice(rows["fits"])["row"], "values": {"flux": random.choice([1.0, 9.0])}}]
+        }
+    if kind == "remove" and len(rows["sources"]) > 1:
+        return "sources", {"remove": [random.choice(rows["sources"])["row"]]}
+    if kind == "restore":
+        return "sources", {"restore": random.choice(["1", "2"])}
+    if kind == "filter":
+        (link,) = (await stoa.get("/tables/fits"))["links"]
+        return "fits", {"change_link": {"link": link["link"], "filter": random.choice([None, "x>1", "x>2"])}}
+    table = random.choice(["sources", "fits"])
+    ready = [row for row in rows[table] if row["status"] == "stale" and not row["suspected"]]
+    if ready:
+        size = random.randint(0, 3)
+        outputs = (
+            {"mass": 1.0} if table == "fits" else {"x": list(range(size)), "flux": [float(n) for n in range(size)]}
+        )
+        await stoa.run(table, random.choice(ready)["row"], outputs)
+    return None
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_a_preview_is_what_then_happens(quick: Harness, seed: int) -> None:
+    await survey(quick)
+    await upload(quick, "sources", {"main.cwl": FIND, "run.py": b"1\n"})
+    random = Random(seed)
+    for _ in range(12):
+        change = await _random_change(quick, random)
+        if change is None:
+            continue
+        before = {name: {row["row"]: row for row in rows} for name, rows in (await state(quick))["rows"].items()}
+        found = by_name(await preview(quick, *change), "stale", "suspected", "current", "added", "removed")
+        await _do(quick, *change)
+        for name, rows in (await state(quick))["rows"].items():
+            after = {row["row"]: row for row in rows}
+            assert found.get(name, (0, 0, 0, 0, 0)) == _what_happened(before[name], after), (change, name)
+    _, different = quick.rebuilt()
+    assert different == []
+
+
+def _what_happened(before: dict[int, Any], after: dict[int, Any]) -> tuple[int, ...]:
+    def waits(row: Any) -> bool | None:
+        return bool(row["suspected"]) if row is not None and row["status"] == "stale" else None
+
+    kinds = [(waits(before.get(number)), waits(row)) for number, row in after.items()]
+    return (
+        sum(new is False and old is not False for old, new in kinds),
+        sum(new is True and old is None for old, new in kinds),
+        sum(new is None and old is not None for old, new in kinds),
+        len(after.keys() - before.keys()),
+        len(before.keys() - after.keys()),
+    )
 
 
 # --- refusals ----------------------------------------------------------------------------------------------------------
