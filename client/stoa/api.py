@@ -14,6 +14,7 @@ from urllib.parse import quote
 import httpx
 
 from stoa.address import DEFAULT_URL
+from stoa.marks import Marks
 
 __all__ = ["DEFAULT_URL", "Stoa", "StoaError", "UnreachableError"]
 
@@ -48,7 +49,7 @@ class UnreachableError(Exception):
     """No Stoa answers."""
 
 
-class Stoa:
+class Stoa(Marks):
     """One Stoa, as one user sees it.
 
     Parameters
@@ -204,7 +205,7 @@ class Stoa:
         self.request("DELETE", f"/api/tables/{_quoted(table)}")
 
     def describe_column(self, table: str, column: str, **changes: str | None) -> dict[str, Any]:
-        """Change a column's label, unit, UCD, utype or description."""
+        """Change a column's label, unit, UCD, utype, description or display."""
         changed: dict[str, Any] = self.request(
             "PATCH", f"/api/tables/{_quoted(table)}/columns/{_quoted(column)}", json=changes
         )

@@ -260,6 +260,27 @@ async def test_a_locked_row_of_a_join_keeps_its_values(quick: Harness) -> None:
     assert quick.rebuilt()[1] == []
 
 
+async def test_the_locked_row_of_a_group_keeps_its_values(quick: Harness) -> None:
+    await quick.plain("parent", {"name": "string", "x": "int"})
+    await quick.add(
+        "parent", {"name": "a", "x": 1}, {"name": "a", "x": 2}, {"name": "b", "x": 3}, {"name": "c", "x": 4}
+    )
+    await quick.worktable("t", {"name": "string", "x": "int[]"}, {"y": "int"})
+    mapping = {"name": "name", "x": "x"}
+    await quick.post("/tables/t/links", {"parent": "parent", "per": "group", "mapping": mapping, "keys": ["name"]})
+    before = [("a", [1, 2]), ("b", [3]), ("c", [4])]
+    assert await quick.values("t", "name", "x") == before
+    await _lock(quick, 1, 2, 3)
+    await quick.patch("/tables/parent/rows/1", {"x": 10})
+    await quick.request("DELETE", "/tables/parent/rows/3", expect=204)
+    assert await quick.values("t", "name", "x") == before
+    locks = (await quick.get("/tables/t/locks"))["locks"]
+    assert [(lock["withheld"], lock["gone"]) for lock in locks] == [({"x": [10, 2]}, False), ({}, True), ({}, False)]
+    await _lock(quick, 1, 2, 3, locked=False)
+    assert await quick.values("t", "name", "x") == [("a", [10, 2]), ("c", [4])]
+    assert quick.rebuilt()[1] == []
+
+
 # --- views ---
 
 

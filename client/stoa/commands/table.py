@@ -32,6 +32,8 @@ def _plural(number: int, word: str) -> str:
 _COMMANDS = {
     "diff": ("stoa.commands.history", "diff", "Tell what changed between two moments."),
     "set-workflow": ("stoa.commands.workflow", "set_workflow", "Give a worktable another workflow version."),
+    "lock": ("stoa.commands.marks", "lock", "Lock rows, so that nobody edits, removes or runs them."),
+    "unlock": ("stoa.commands.marks", "unlock", "Unlock rows."),
     "preview": ("stoa.commands.preview", "preview", "Tell what a change would do, and change nothing."),
 }
 
@@ -67,6 +69,7 @@ def list_tables(stoa: Stoa, as_json: bool) -> None:
 @click.option("--sort", help="Columns, comma separated; -COLUMN sorts downwards.")
 @click.option("--status", type=click.Choice(list(STATUSES)), help="Only rows of this status.")
 @click.option("--columns", help="Only these columns, comma separated.")
+@click.option("--view", help="A saved view, by its name or id.")
 @click.option("--elements", is_flag=True, help="One line per element, not per row.")
 @click.option("-n", "--limit", default=50, show_default=True, type=click.IntRange(min=1), help="At most so many lines.")
 @click.option("--as-of", help="As it was at a position of the log, or at a time such as 2026-03-01T20:00:00Z.")
@@ -80,6 +83,7 @@ def show(
     sort: str | None,
     status: str | None,
     columns: str | None,
+    view: str | None,
     elements: bool,
     limit: int,
     as_of: str | None,
@@ -93,6 +97,14 @@ def show(
     # Its name may have been another one, and all pages are of one moment.
     name_, as_of = detail["id"], None if as_of is None else detail["position"]
     asked = {"filter": list(filters), "sort": sort, "status": status, "limit": limit, "as_of": as_of}
+    saved: dict[str, Any] = {"columns": None}
+    if view is not None:
+        if columns is not None:
+            raise Refused("A view says which columns are shown; give --view or --columns")
+        from stoa.commands.marks import find_view
+
+        saved = find_view(stoa, name_, view)
+        asked["view"] = saved["view"]
     # One more than is shown tells whether there is more.
     asked["limit"] = limit + 1
     rows = list(stoa.rows(name_, elements=elements, **{key: value for key, value in asked.items() if value}))
@@ -101,7 +113,8 @@ def show(
         emit({"table": detail, ("elements" if elements else "rows"): rows})
         return
     known = {column["name"]: column for column in detail["columns"]}
-    chosen = [known[name] for name in _chosen(columns, known)]
+    names = [name for name in saved["columns"] if name in known] if saved["columns"] else None
+    chosen = [known[name] for name in names or _chosen(columns, known)]
     print_rows(detail, rows, chosen)
     if more:
         click.echo(f"Only the first {limit} are shown; --limit shows more.")
@@ -347,13 +360,14 @@ def import_(stoa: Stoa, file: Path, name: str | None, format_: str | None, descr
 @click.option("--ucd", help="UCD1+ word or words.")
 @click.option("--utype")
 @click.option("--description")
+@click.option("--display", help="How its values are shown: link, image, fits or sexagesimal.")
 @json_option
 @client
 def describe(stoa: Stoa, name_: str, column: str, *, as_json: bool, **changes: str | None) -> None:
     """Say what a COLUMN means; an empty text takes away what was said."""
     said = {key: value or None for key, value in changes.items() if value is not None}
     if not said:
-        raise Refused("Nothing is said of the column; give --label, --unit, --ucd, --utype or --description")
+        raise Refused("Nothing is said of the column; give --label, --unit, --ucd, --utype, --description or --display")
     described = stoa.describe_column(name_, column, **said)
     if as_json:
         emit(described)

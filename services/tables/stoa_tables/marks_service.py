@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stoa_contracts.events.tables import View
+from stoa_contracts.events.tables import RowsRemoved, View
 from stoa_contracts.ids import new_id
+from stoa_contracts.types import Cause, LinkSpecification
 from stoa_tables import marks
 from stoa_tables.cascade import Recorder
 from stoa_tables.command_service import CommandService
-from stoa_tables.domain import Table
+from stoa_tables.domain import Row, Table
 from stoa_tables.filtering import Cells, conditions, order
 from stoa_tables.marks_answers import find_comment, find_view, flag_list
 from stoa_tables.marks_queries import comment_count, mark_filters
@@ -200,8 +201,21 @@ def _catch_up(recorder: Recorder, table: Table, rows: Sequence[int]) -> None:
     """Let rows follow what changed upstream while they were locked."""
     found = recorder.store.rows(table.id, rows).values()
     for link in recorder.store.links_of(table.id):
+        derived = [row for row in found if row.link == link.link]
+        if link.per == "group":
+            _catch_up_groups(recorder, table, link, derived)
+            continue
         for side, parent in enumerate(link.parents):
-            sources = {
-                source.row for row in found if row.link == link.link and (source := row.sources[side]) is not None
-            }
+            sources = {source.row for row in derived if (source := row.sources[side]) is not None}
             recorder.follow(parent, sources, only=(table.id, link))
+
+
+def _catch_up_groups(recorder: Recorder, table: Table, link: LinkSpecification, rows: Sequence[Row]) -> None:
+    (parent,) = link.parents
+    members = recorder.store.joined(link.link, 0, [row.key for row in rows if row.key is not None])
+    # One member tells the group.
+    recorder.follow(parent, [found[0].row for found in members.values()], only=(table.id, link))
+    gone = sorted(row.row for row in rows if row.key not in members)
+    if gone:
+        recorder.record(table.id, [RowsRemoved(table=table.id, rows=gone, cause=Cause(kind="upstream", table=parent))])
+        recorder.follow(table.id, gone)
