@@ -200,9 +200,11 @@ class Stoa(Marks):
             )
         return created
 
-    def delete_table(self, table: str) -> None:
-        """Delete a table from which no other is filled."""
-        self.request("DELETE", f"/api/tables/{_quoted(table)}")
+    def delete_table(self, table: str, *, children: str | None = None) -> None:
+        """Delete a table, and ``unlink`` or ``delete`` what depends on it; else it is refused if anything does."""
+        self.request(
+            "DELETE", f"/api/tables/{_quoted(table)}", params={} if children is None else {"children": children}
+        )
 
     def describe_column(self, table: str, column: str, **changes: str | None) -> dict[str, Any]:
         """Change a column's label, unit, UCD, utype, description or display."""
@@ -219,14 +221,80 @@ class Stoa(Marks):
         *,
         per: str = "element",
         keys: Sequence[str] | None = None,
+        filter: str | None = None,  # noqa: A002 - the word on the wire
     ) -> Any:
         """Fill a worktable's inputs from a parent's columns."""
-        new = {"parent": parent, "per": per, "mapping": dict(mapping), "keys": None if keys is None else list(keys)}
+        new = {
+            "parent": parent,
+            "per": per,
+            "mapping": dict(mapping),
+            "keys": None if keys is None else list(keys),
+            "filter": filter,
+        }
         return self.request(
             "POST",
             f"/api/tables/{_quoted(table)}/links",
             json={key: value for key, value in new.items() if value is not None},
         )
+
+    def change_link(self, table: str, link: str, **changes: Any) -> dict[str, Any]:
+        """Change a link: mapping, keys, per and filter, or kind, on and columns of a join."""
+        changed: dict[str, Any] = self.request(
+            "PATCH", f"/api/tables/{_quoted(table)}/links/{_quoted(link)}", json=changes
+        )
+        return changed
+
+    def unlink(self, table: str, link: str, rows: str) -> dict[str, Any]:
+        """Give a link up; its rows ``stay``, as ordinary rows, or ``go``."""
+        told: dict[str, Any] = self.request(
+            "DELETE", f"/api/tables/{_quoted(table)}/links/{_quoted(link)}", params={"rows": rows}
+        )
+        return told
+
+    def graph(self) -> dict[str, Any]:
+        """Give all tables and links."""
+        graph: dict[str, Any] = self.request("GET", "/api/graph")
+        return graph
+
+    def dependents(self, table: str) -> dict[str, Any]:
+        """Tell what depends on a table, and what deleting it would do."""
+        told: dict[str, Any] = self.request("GET", f"/api/tables/{_quoted(table)}/dependents")
+        return told
+
+    # --- corrections -----------------------------------------------------------------------------------------------
+
+    def corrections(self, table: str, *, review: bool | None = None) -> Iterator[dict[str, Any]]:
+        """Give the rows with corrections, page by page; perhaps only those that are to be reviewed."""
+        after = 0
+        while True:
+            asked = {"after": after, "limit": 1000} | ({} if review is None else {"review": review})
+            page = self.request("GET", f"/api/tables/{_quoted(table)}/corrections", params=asked)
+            yield from page["rows"]
+            if page["next"] is None:
+                return
+            after = page["next"]
+
+    def reset_corrections(
+        self, table: str, rows: Sequence[int], columns: Sequence[str] | None = None
+    ) -> dict[str, Any]:
+        """Let corrected cells hold again what is derived."""
+        told: dict[str, Any] = self.request(
+            "POST",
+            f"/api/tables/{_quoted(table)}/corrections/reset",
+            json={"rows": list(rows), "columns": None if columns is None else list(columns)},
+        )
+        return told
+
+    def confirm_corrections(
+        self, table: str, rows: Sequence[int], columns: Sequence[str] | None = None, *, reason: str | None = None
+    ) -> dict[str, Any]:
+        """Keep corrections whose upstream values have changed."""
+        told: dict[str, Any] = self.request(
+            "POST",
+            f"/api/tables/{_quoted(table)}/corrections/confirm",
+            json={"rows": list(rows), "columns": None if columns is None else list(columns), "reason": reason},
+        )
+        return told
 
     # --- workflow versions -----------------------------------------------------------------------------------------
 
@@ -320,12 +388,22 @@ class Stoa(Marks):
         return added
 
     def edit_row(
-        self, table: str, row: int, values: Mapping[str, Any], *, revision: int | None = None
+        self,
+        table: str,
+        row: int,
+        values: Mapping[str, Any],
+        *,
+        revision: int | None = None,
+        reason: str | None = None,
     ) -> dict[str, Any]:
-        """Edit cells of a row; with a revision, only if nobody else has edited it since."""
+        """Edit cells of a row, perhaps with a reason; with a revision, only if nobody else has edited it since."""
         headers = {} if revision is None else {"If-Match": f'"{revision}"'}
         edited: dict[str, Any] = self.request(
-            "PATCH", f"/api/tables/{_quoted(table)}/rows/{row}", json=dict(values), headers=headers
+            "PATCH",
+            f"/api/tables/{_quoted(table)}/rows/{row}",
+            json=dict(values),
+            headers=headers,
+            params={} if reason is None else {"reason": reason},
         )
         return edited
 

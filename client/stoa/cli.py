@@ -71,6 +71,7 @@ class LazyGroup(click.Group):
 _COMMANDS = {
     "up": ("stoa.commands.up", "up", "Start all of Stoa on this machine."),
     "table": ("stoa.commands.table", "table", "Look at tables, create, fill, edit and run them."),
+    "link": ("stoa.commands.link", "link", "Fill tables from others, and change or give up what fills them."),
     "version": ("stoa.commands.version", "version", "List, compare and restore the workflow versions of a table."),
     "why": ("stoa.commands.why", "why", "Explain why a row is stale, waits, failed or is current."),
     "status": ("stoa.commands.status", "status", "Count the rows of every table by status."),

@@ -34,6 +34,9 @@ _COMMANDS = {
     "set-workflow": ("stoa.commands.workflow", "set_workflow", "Give a worktable another workflow version."),
     "lock": ("stoa.commands.marks", "lock", "Lock rows, so that nobody edits, removes or runs them."),
     "unlock": ("stoa.commands.marks", "unlock", "Unlock rows."),
+    "dependents": ("stoa.commands.link", "dependents", "Tell what depends on a table, and what deleting it would do."),
+    "correct": ("stoa.commands.correct", "correct", "Correct derived cells of a row, and say why."),
+    "corrections": ("stoa.commands.correct", "corrections", "List corrections, take them back, or keep them."),
     "preview": ("stoa.commands.preview", "preview", "Tell what a change would do, and change nothing."),
 }
 
@@ -281,12 +284,17 @@ def rm(stoa: Stoa, name_: str, rows: tuple[int, ...], as_json: bool) -> None:
 
 @table.command()
 @click.argument("name_", metavar="TABLE")
+@click.option(
+    "--children",
+    type=click.Choice(["unlink", "delete"]),
+    help="What becomes of what depends on it; see 'stoa table dependents'. Without it, a parent is not deleted.",
+)
 @click.confirmation_option(prompt="Delete the table? Its history stays in the log")
 @json_option
 @client
-def delete(stoa: Stoa, name_: str, as_json: bool) -> None:
-    """Delete a table from which no other is filled."""
-    stoa.delete_table(name_)
+def delete(stoa: Stoa, name_: str, children: str | None, as_json: bool) -> None:
+    """Delete a table."""
+    stoa.delete_table(name_, children=children)
     if as_json:
         emit({"deleted": name_})
     else:
