@@ -471,6 +471,25 @@ class Stoa(Marks):
 
     # --- runs ------------------------------------------------------------------------------------------------------
 
+    def triggers(self, table: str) -> dict[str, Any]:
+        """Tell what starts a table's runs, and when its triggers fire next."""
+        found: dict[str, Any] = self.request("GET", f"/api/triggers/{_quoted(table)}")
+        return found
+
+    def set_triggers(
+        self, table: str, mode: str, triggers: Sequence[Mapping[str, Any]] | None = None
+    ) -> dict[str, Any]:
+        """Set what starts a table's runs: `manual`, `automatic` or `scheduled`; without triggers, those stay as they are.
+
+        Examples
+        --------
+        >>> stoa.set_triggers("sources", "scheduled", [{"kind": "cron", "schedule": "30 2 * * *"}])
+        """
+        position = self.request("GET", "/api/tables")["position"]
+        content = {"mode": mode, "triggers": None if triggers is None else list(triggers), "after": position}
+        found: dict[str, Any] = self.request("PUT", f"/api/triggers/{_quoted(table)}", json=content)
+        return found
+
     def run(self, table: str, scope: str = "stale", *, rows: Sequence[int] | None = None) -> dict[str, Any]:
         """Run rows: the stale ones, the failed ones, all, or those that are named.
 

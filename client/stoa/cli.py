@@ -85,6 +85,7 @@ _COMMANDS = {
     "action": ("stoa.commands.action", "action", "Use workflows that come with Stoa, or make one of a command line."),
     "history": ("stoa.commands.history", "history", "Tell what happened to a row, or what a cell held."),
     "wtx": ("stoa.commands.wtx", "wtx", "Import and export worktable files of Stoa's first version."),
+    "trigger": ("stoa.commands.trigger", "trigger", "Say what runs a table: people, every change, or triggers."),
     "project": ("stoa.commands.project", "project", "Create the tables of a project file."),
     "files": ("stoa.commands.files", "files", "Look whether files that rows have read have changed."),
     "log": ("stoa.commands.log", "log", "Verify, rebuild and read the logs of the services on this machine."),

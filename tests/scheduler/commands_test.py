@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from stoa_contracts.canonical import canonical_json
 from stoa_contracts.types import RowStatus
-from stoa_scheduler.commands import Skipped, cancel_jobs, run_rows, set_mode
+from stoa_scheduler.commands import Skipped, cancel_jobs, run_rows, set_triggers
 from stoa_scheduler.domain import ActiveJob, InputColumn, Request, RowState, TableState
 from stoa_scheduler.problems import NothingToRunError
 from tests.scheduler.neighbours import version
@@ -111,7 +111,7 @@ def test_what_has_no_workflow_is_refused() -> None:
     with pytest.raises(NothingToRunError, match="Table sources has no workflow yet"):
         run_rows(replace(TABLE, workflow_version=None), [], Request("r", "jansky"))
     with pytest.raises(NothingToRunError):
-        set_mode(plain, "automatic")
+        set_triggers(plain, "automatic", None, [])
 
 
 def test_cancelling_names_each_table_once() -> None:
@@ -125,6 +125,6 @@ def test_cancelling_names_each_table_once() -> None:
 
 
 def test_a_mode_is_set_once() -> None:
-    (event,) = set_mode(TABLE, "automatic")
+    (event,) = set_triggers(TABLE, "automatic", None, [])
     assert (event.table, event.mode, event.previous) == ("t", "automatic", "manual")
-    assert set_mode(replace(TABLE, mode="automatic"), "automatic") == []
+    assert set_triggers(replace(TABLE, mode="automatic"), "automatic", None, []) == []

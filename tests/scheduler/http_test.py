@@ -372,9 +372,9 @@ async def test_progress_and_limits(observatory: Observatory) -> None:
 async def test_an_automatic_table_keeps_itself_up_to_date(observatory: Observatory) -> None:
     table = observatory.tables.create("sources", rows=5)
     await observatory.run(table=table, scope="rows", rows=[5])
-    assert await observatory.get(f"/api/triggers/{table}") == {"table": table, "mode": "manual"}
+    assert await observatory.get(f"/api/triggers/{table}") == {"table": table, "mode": "manual", "triggers": []}
     response = await observatory.client.put("/api/triggers/sources", json={"mode": "automatic"})
-    assert response.json() == {"table": table, "mode": "automatic"}
+    assert response.json() == {"table": table, "mode": "automatic", "triggers": []}
     path = "/api/jobs?state=succeeded&limit=100"
     async with observatory.working():
         await observatory.until(path, lambda page: len(page["jobs"]) == 5)

@@ -22,6 +22,7 @@ __all__ = ["assignments", "table"]
 _TEXT_TYPES = {"string", "File", "Directory"}
 _FILE = '"File"'
 _SHOWN_REASONS = 10
+_MODES = {"manual": "by hand", "automatic": "by itself", "scheduled": "by its triggers"}
 
 
 def _plural(number: int, word: str) -> str:
@@ -424,7 +425,7 @@ def link(
 
 @table.command()
 @click.argument("name_", metavar="TABLE")
-@click.argument("mode", type=click.Choice(["manual", "automatic"]))
+@click.argument("mode", type=click.Choice(["manual", "automatic", "scheduled"]))
 @json_option
 @client
 def mode(stoa: Stoa, name_: str, mode: str, as_json: bool) -> None:
@@ -433,4 +434,4 @@ def mode(stoa: Stoa, name_: str, mode: str, as_json: bool) -> None:
     if as_json:
         emit({"table": name_, "mode": mode})
         return
-    click.echo(f"{name_} runs {'by itself' if mode == 'automatic' else 'by hand'}.")
+    click.echo(f"{name_} runs {_MODES[mode]}.")

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from stoa_chassis.bus import Bus
 from stoa_chassis.service import ServiceDefinition, create_service_app
+from stoa_scheduler.alarm import Alarm
 from stoa_scheduler.dispatcher import Dispatcher
 from stoa_scheduler.factory import SchedulerContext
 from stoa_scheduler.handlers import router
@@ -44,8 +45,11 @@ def create_app(settings: SchedulerSettings, *, bus: Bus | None = None) -> FastAP
     policy = Policy(context.events, run_lease=timedelta(seconds=settings.run_lease), on_start=dispatcher.note_start)
     context.follow(["tables", "executor"], policy.apply)
 
+    alarm = Alarm(database=context.database, events=context.events)
+
     async def start() -> None:
         context.background.start("dispatcher", dispatcher.run)
+        context.background.start("alarm", alarm.run)
 
     return create_service_app(SERVICE, context, [router, queue_router], description=_DESCRIPTION, on_start=start)
 

@@ -10,7 +10,7 @@ from itertools import groupby
 from stoa_contracts.events.scheduler import JobCancelled, JobQueued, QueuedJob, RowsAwaited, TriggerSet
 from stoa_contracts.ids import new_id
 from stoa_contracts.keys import job_inputs
-from stoa_contracts.types import Digest, JobReference, Mode
+from stoa_contracts.types import Digest, JobReference, Mode, Trigger
 from stoa_scheduler.domain import (
     ACTIVE,
     MAX_EVENT_ROWS,
@@ -24,9 +24,10 @@ from stoa_scheduler.domain import (
     job_bytes,
     missing_inputs,
 )
-from stoa_scheduler.problems import NothingToRunError
+from stoa_scheduler.problems import InvalidTriggerError, NothingToRunError
+from stoa_scheduler.triggers import check_trigger
 
-__all__ = ["Decision", "Skipped", "await_rows", "cancel_jobs", "check_runnable", "run_rows", "set_mode"]
+__all__ = ["Decision", "Skipped", "await_rows", "cancel_jobs", "check_runnable", "run_rows", "set_triggers"]
 
 
 @dataclass(frozen=True)
@@ -226,16 +227,36 @@ def cancel_jobs(jobs: Iterable[ActiveJob], reason: str) -> list[JobCancelled]:
     ]
 
 
-def set_mode(table: TableState, mode: Mode) -> list[TriggerSet]:
+def set_triggers(
+    table: TableState, mode: Mode, wanted: Sequence[Trigger] | None, present: Sequence[Trigger]
+) -> list[TriggerSet]:
     """Say what starts a table's runs; nothing happens where it is so already.
+
+    Parameters
+    ----------
+    table
+        The table.
+    mode
+        Who starts them: people, every change, or the triggers.
+    wanted
+        The triggers; None for those that the table has.
+    present
+        Those.
 
     Raises
     ------
     NothingToRunError
         If the table is a plain table or a join.
+    InvalidTriggerError
+        If a trigger can never fire, or a scheduled table has none.
     """
     if table.kind != "worktable":
         check_runnable(table)
-    if table.mode == mode:
+    triggers = list(present if wanted is None else wanted)
+    for trigger in triggers:
+        check_trigger(trigger)
+    if mode == "scheduled" and not triggers:
+        raise InvalidTriggerError(f"Table {table.name} has no trigger yet; a scheduled table needs one")
+    if (table.mode, list(present)) == (mode, triggers):
         return []
-    return [TriggerSet(table=table.id, mode=mode, previous=table.mode)]
+    return [TriggerSet(table=table.id, mode=mode, previous=table.mode, triggers=triggers)]

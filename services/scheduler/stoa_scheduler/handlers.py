@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Path, Query, Response
 from stoa_chassis.problems import problem_responses
 from stoa_scheduler.domain import JobState
 from stoa_scheduler.factory import Context
-from stoa_scheduler.problems import BehindError, NotFoundError, NothingToRunError
+from stoa_scheduler.problems import BehindError, InvalidTriggerError, NotFoundError, NothingToRunError
 from stoa_scheduler.views import (
     Cancellation,
     CancellationRequest,
@@ -119,10 +119,16 @@ async def get_trigger(context: Context, table: TableName) -> Trigger:
     "/triggers/{table}",
     tags=["triggers"],
     summary="Set what starts a table's runs",
-    responses={200: POSITION_HEADER, **problem_responses(NotFoundError, NothingToRunError, BehindError)},
+    responses={
+        200: POSITION_HEADER,
+        **problem_responses(NotFoundError, NothingToRunError, InvalidTriggerError, BehindError),
+    },
 )
 async def set_trigger(context: Context, table: TableName, request: TriggerRequest, response: Response) -> Trigger:
-    """Let a table run by itself, or by hand only. What is stale is queued at once where it becomes automatic."""
+    """Let a table run by itself, by its triggers, or by hand only.
+
+    What is stale is queued at once where it becomes automatic. Triggers fire once, however many schedulers there are.
+    """
     answer, position = await context.factory.create_scheduler_service().set_trigger(table, request)
     response.headers[POSITION] = str(position)
     return answer

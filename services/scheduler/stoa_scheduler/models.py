@@ -28,6 +28,7 @@ __all__ = [
     "run",
     "run_limit",
     "table_state",
+    "trigger",
     "workflow",
 ]
 
@@ -204,6 +205,20 @@ run_limit = sa.Table(
     sa.Column("kind", sa.String(10), primary_key=True, doc="table or person"),
     sa.Column("name", sa.String(200), primary_key=True, doc="The table's id, or the person"),
     sa.Column("running", sa.Integer, nullable=False),
+)
+
+#: What starts a table's runs without a person, and when it fires next.
+trigger = sa.Table(
+    "trigger",
+    read_model,
+    sa.Column("trigger", sa.String(36), primary_key=True),
+    sa.Column("table_id", sa.String(36), nullable=False),
+    sa.Column("specification", sa.JSON, nullable=False, doc="A contracts' Trigger"),
+    sa.Column("set_by", sa.String(200), nullable=False, doc="Who runs are asked for by"),
+    sa.Column("next_due", UtcDateTime, doc="Null while it is paused, or waits for something to happen"),
+    sa.Column("fired", UtcDateTime),
+    sa.Index("ix_trigger_table", "table_id"),
+    sa.Index("ix_trigger_due", "next_due"),
 )
 
 _operational = sa.MetaData(naming_convention=_NAMING)

@@ -6,6 +6,7 @@ It acts once, when an event is applied for the first time. A rebuild of the read
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -16,10 +17,12 @@ from stoa_chassis.projection import EventStore
 from stoa_contracts.envelope import Envelope
 from stoa_contracts.events import executor, tables
 from stoa_contracts.ids import new_id
+from stoa_scheduler.alarm import fire
 from stoa_scheduler.awaiting import let_go, pull_back, record_cancellation, release
 from stoa_scheduler.commands import run_rows
 from stoa_scheduler.domain import ActiveJob, Request
 from stoa_scheduler.store import SchedulerStore
+from stoa_scheduler.triggers import watches
 
 __all__ = ["Policy", "queue_stale"]
 
@@ -104,6 +107,14 @@ class Policy:
             return
         self._release(connection, envelope, event.table, event.rows)
         self._run_stale(connection, envelope, event.table, event.rows)
+        self._fire(connection, envelope, event)
+
+    def _fire(self, connection: sa.Connection, envelope: Envelope, event: tables.TableInvalidated) -> None:
+        store = SchedulerStore(connection)
+        caused = _caused_by(envelope)
+        for trigger in watches(store.watching(event.table), event):
+            origin = replace(caused, actor=store.set_by(trigger.trigger))
+            fire(self._events, connection, event.table, trigger, origin)
 
     def _rows_confirmed(self, connection: sa.Connection, envelope: Envelope, event: tables.RowsConfirmed) -> None:
         self._release(connection, envelope, event.table, event.rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stoa_chassis.problems import Problem
 
-__all__ = ["AmbiguousNameError", "BehindError", "NotFoundError", "NothingToRunError"]
+__all__ = ["AmbiguousNameError", "BehindError", "InvalidTriggerError", "NotFoundError", "NothingToRunError"]
 
 
 class NotFoundError(Problem):
@@ -29,6 +29,14 @@ class NothingToRunError(Problem):
     status = 409
     code = "nothing-to-run"
     title = "The table has no workflow"
+
+
+class InvalidTriggerError(Problem):
+    """A trigger that can never fire."""
+
+    status = 422
+    code = "invalid-trigger"
+    title = "The trigger makes no sense"
 
 
 class BehindError(Problem):

@@ -15,6 +15,7 @@ from stoa_scheduler.domain import ACTIVE, Attempt, input_columns, outcome_state,
 from stoa_scheduler.models import read_model
 from stoa_scheduler.settling import AWAITING, SETTLING
 from stoa_scheduler.step import UNENDED, Statements, Step, pieces
+from stoa_scheduler.trigger_projection import TRIGGERS
 
 __all__ = ["SchedulerProjection"]
 
@@ -72,6 +73,7 @@ def _table_deleted(step: Step, event: tables.TableDeleted) -> None:
     step.execute(sa.update(step.s.table).where(step.s.table.c.id == event.table).values(deleted=True))
     with step.counted(event.table, None):
         step.execute(sa.delete(step.s.row).where(step.s.row.c.table_id == event.table))
+    step.execute(sa.delete(step.s.trigger).where(step.s.trigger.c.table_id == event.table))
 
 
 def _workflow_changed(step: Step, event: tables.WorkflowChanged) -> None:
@@ -257,10 +259,6 @@ def _job_cancelled(step: Step, event: scheduler.JobCancelled) -> None:
         step.count(event.table, person, priority, -number)
 
 
-def _trigger_set(step: Step, event: scheduler.TriggerSet) -> None:
-    step.execute(sa.update(step.s.table).where(step.s.table.c.id == event.table).values(mode=event.mode))
-
-
 def _job_started(step: Step, event: executor.JobStarted) -> None:
     job = step.find(event.job)
     if job is None or job.state not in UNENDED or event.attempt < job.attempt:
@@ -337,9 +335,9 @@ _HANDLERS: Mapping[tuple[str, str], Callable[[Step, Any], None]] = {
     ("tables", "row-status-changed"): _row_status_changed,
     ("scheduler", "job-queued"): _job_queued,
     ("scheduler", "job-cancelled"): _job_cancelled,
-    ("scheduler", "trigger-set"): _trigger_set,
     ("executor", "job-started"): _job_started,
     ("executor", "job-finished"): _job_finished,
     **SETTLING,
     **AWAITING,
+    **TRIGGERS,
 }

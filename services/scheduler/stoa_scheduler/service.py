@@ -5,10 +5,11 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from stoa_chassis.log import Origin
+from stoa_contracts import types as contracts
 from stoa_contracts.ids import new_id
 from stoa_contracts.types import RowStatus, Scope
 from stoa_scheduler.awaiting import let_go, record_cancellation
-from stoa_scheduler.commands import Decision, Skipped, run_rows, set_mode
+from stoa_scheduler.commands import Decision, Skipped, run_rows, set_triggers
 from stoa_scheduler.domain import JobState, Request, TableState
 from stoa_scheduler.policy import queue_stale
 from stoa_scheduler.store import SchedulerStore
@@ -18,6 +19,7 @@ from stoa_scheduler.views import (
     CancellationRequest,
     JobDetail,
     JobList,
+    NewTrigger,
     Run,
     RunAnswer,
     RunRequest,
@@ -131,16 +133,20 @@ class SchedulerService(Transactions):
             If there is no such table.
         NothingToRunError
             If it is a plain table or a join.
+        InvalidTriggerError
+            If a trigger can never fire, or a scheduled table has none.
         BehindError
             If the position that the request names was not reached in time.
         """
         await self._wait_for(request.after)
-        mode = request.mode
 
         def command(connection: sa.Connection) -> Committed[Trigger]:
-            state = SchedulerStore(connection).table(table)
-            events = self._events.record(connection, state.id, set_mode(state, mode), self._origin)
-            if events and mode == "automatic":
+            store = SchedulerStore(connection)
+            state = store.table(table)
+            wanted = None if request.triggers is None else [_specified(item) for item in request.triggers]
+            decided = set_triggers(state, request.mode, wanted, store.triggers(state.id))
+            events = self._events.record(connection, state.id, decided, self._origin)
+            if events and request.mode == "automatic" != state.mode:
                 caused = Origin(
                     actor=self._origin.actor,
                     correlationid=self._origin.correlationid,
@@ -148,16 +154,16 @@ class SchedulerService(Transactions):
                     traceparent=self._origin.traceparent,
                 )
                 queue_stale(self._events, connection, state.id, None, caused)
-            return Committed(Trigger(table=state.id, mode=mode), self._events.log.head(connection))
+            return Committed(store.trigger(state.id), self._events.log.head(connection))
 
         return await self._database.write(command)
 
     async def trigger(self, table: str) -> Trigger:
-        """Tell what starts a table's runs."""
+        """Tell what starts a table's runs, and when it fires next."""
 
         def query(connection: sa.Connection) -> Trigger:
-            state = SchedulerStore(connection).table(table)
-            return Trigger(table=state.id, mode=state.mode)
+            store = SchedulerStore(connection)
+            return store.trigger(store.table(table).id)
 
         return await self._database.read(query)
 
@@ -201,3 +207,7 @@ def _answer(table: str, run: str | None, decision: Decision) -> RunAnswer:
         skipped=[wire(item) for item in decision.skipped[:_MOST_SKIPPED]],
         skipped_total=len(decision.skipped),
     )
+
+
+def _specified(new: NewTrigger) -> contracts.Trigger:
+    return contracts.Trigger(**{**new.model_dump(), "trigger": new.trigger or new_id()})

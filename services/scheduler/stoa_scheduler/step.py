@@ -41,6 +41,7 @@ class Statements:
         self.backlog = backlog = model["backlog"]
         self.progress = progress = model["progress"]
         self.ended = ended = model["ended"]
+        self.trigger = model["trigger"]
         p = sa.bindparam
         group = (
             backlog.c.table_id == p("b_table"),

@@ -8,11 +8,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from stoa_contracts import types as contracts
 from stoa_contracts.types import Digest, RowStatus
 from stoa_scheduler.domain import ActiveJob, Attempt, AwaitedRow, InputColumn, JobState, Request, RowState, TableState
-from stoa_scheduler.models import awaited, dispatch, job, row_state, run, table_state, workflow
+from stoa_scheduler.models import awaited, dispatch, job, row_state, run, table_state, trigger, workflow
 from stoa_scheduler.problems import NotFoundError
-from stoa_scheduler.views import JobDetail, JobList, JobSummary, Run
+from stoa_scheduler.views import JobDetail, JobList, JobSummary, Run, Trigger, TriggerState
 
 __all__ = ["SchedulerStore"]
 
@@ -119,6 +120,33 @@ class SchedulerStore:
             deleted=found.deleted,
             project=found.project,
         )
+
+    def triggers(self, table: str) -> list[contracts.Trigger]:
+        """List the triggers of a table as they were set, in the order in which they were made."""
+        c = trigger.c
+        statement = sa.select(c.specification).where(c.table_id == table).order_by(c.trigger)
+        return [contracts.Trigger.model_validate(item) for item in self._connection.execute(statement).scalars()]
+
+    def watching(self, table: str) -> list[contracts.Trigger]:
+        """List the triggers of a table that may fire."""
+        c = table_state.c
+        mode = self._connection.execute(sa.select(c.mode).where(c.id == table)).scalar_one_or_none()
+        return self.triggers(table) if mode == "scheduled" else []
+
+    def set_by(self, id_: str) -> str:
+        """Tell who set a trigger: its runs are asked for in that name."""
+        return str(self._connection.execute(sa.select(trigger.c.set_by).where(trigger.c.trigger == id_)).scalar_one())
+
+    def trigger(self, table: str) -> Trigger:
+        """Tell what starts a table's runs, and when."""
+        mode = self._connection.execute(sa.select(table_state.c.mode).where(table_state.c.id == table)).scalar_one()
+        c = trigger.c
+        found = self._connection.execute(sa.select(trigger).where(c.table_id == table).order_by(c.trigger)).all()
+        states = [
+            TriggerState(**item.specification, next=item.next_due if mode == "scheduled" else None, fired=item.fired)
+            for item in found
+        ]
+        return Trigger(table=table, mode=mode, triggers=states)
 
     def is_automatic(self, id_: str) -> bool:
         """Tell whether changes start a table's runs."""

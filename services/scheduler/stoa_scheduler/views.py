@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from stoa_contracts.types import Digest, FileReference, Mode, Outcome, Scope, Usage, Values
+from stoa_contracts.types import Digest, FileReference, Mode, Outcome, Scope, TriggerKind, Usage, Values
 from stoa_scheduler.domain import Attempt, JobState
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Limit",
     "LimitList",
     "LimitRequest",
+    "NewTrigger",
     "Progress",
     "ProgressReport",
     "Queue",
@@ -32,6 +33,7 @@ __all__ = [
     "TableProgress",
     "Trigger",
     "TriggerRequest",
+    "TriggerState",
 ]
 
 _TABLE = "019512f0-6d6c-7b1e-8f0a-3d2b1c4e5f60"
@@ -243,11 +245,70 @@ class JobList(BaseModel):
     next: str | None = Field(description="Give it as `after` for the next page; null on the last one.")
 
 
+class NewTrigger(_Request):
+    """What starts runs without a person."""
+
+    trigger: str | None = Field(
+        default=None, description="Its id, where it is there already; a new one gets an id.", max_length=36
+    )
+    kind: TriggerKind
+    schedule: str | None = Field(
+        default=None,
+        max_length=200,
+        description="A cron expression of five fields, or the ISO 8601 duration of an interval.",
+        examples=["30 2 * * *", "PT15M"],
+    )
+    timezone: str = Field(default="UTC", max_length=100, description="The zone of a cron expression, by its IANA name.")
+    files: list[Annotated[str, Field(max_length=4000)]] = Field(
+        default=[], max_length=100, description="Locations of files and directories to watch; none for all inputs."
+    )
+    missed: Literal["once", "skip"] = Field(
+        default="once", description="Whether firings that were missed are caught up by one, or left out."
+    )
+    scope: Literal["stale", "failed", "all"] = "stale"
+    paused: bool = False
+
+
 class TriggerRequest(_Request):
     """Set what starts a table's runs."""
 
-    mode: Mode = Field(description="`manual`: a person. `automatic`: each change that makes rows stale.")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"mode": "automatic"},
+                {
+                    "mode": "scheduled",
+                    "triggers": [{"kind": "cron", "schedule": "30 2 * * *", "timezone": "Europe/Berlin"}],
+                },
+            ]
+        },
+    )
+
+    mode: Mode = Field(
+        description="`manual`: a person. `automatic`: each change that makes rows stale. `scheduled`: its triggers."
+    )
+    triggers: Annotated[list[NewTrigger], Field(max_length=20)] | None = Field(
+        default=None, description="All triggers that the table has from now on; null leaves them as they are."
+    )
     after: int | None = Field(default=None, ge=0, description="As with runs.")
+
+
+class TriggerState(BaseModel):
+    """A trigger, and when it fires."""
+
+    trigger: str
+    kind: TriggerKind
+    schedule: str | None
+    timezone: str
+    files: list[str]
+    missed: Literal["once", "skip"]
+    scope: Literal["stale", "failed", "all"]
+    paused: bool
+    next: datetime | None = Field(
+        description="When it fires next; null while it is paused, the table is not scheduled, or it waits for an event."
+    )
+    fired: datetime | None = Field(description="When it last started a run.")
 
 
 class Trigger(BaseModel):
@@ -255,6 +316,7 @@ class Trigger(BaseModel):
 
     table: str = Field(examples=[_TABLE])
     mode: Mode
+    triggers: list[TriggerState] = []
 
 
 class QueueCounts(BaseModel):

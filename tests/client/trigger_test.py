@@ -1,0 +1,31 @@
+"""Triggers, as a user types them at a running Stoa."""
+
+from __future__ import annotations
+
+from tests.client.conftest import Command
+from tests.support.stoa import RunningStoa
+
+
+def test_triggers_are_added_shown_paused_and_removed(at_stoa: Command, stoa: RunningStoa) -> None:
+    stoa.create_worktable("nightly")
+    assert at_stoa("trigger", "ls", "nightly").output == "nightly runs when somebody asks for it.\n"
+    added = at_stoa("trigger", "add", "nightly", "--cron", "30 2 * * *", "--zone", "Europe/Berlin")
+    assert "nightly runs by its triggers." in added.output
+    at_stoa("trigger", "add", "nightly", "--file", "file:///data", "--scope", "failed")
+    triggers = at_stoa("trigger", "ls", "nightly", "--json").json["triggers"]
+    assert [(item["kind"], item["scope"], item["next"] is None) for item in triggers] == [
+        ("cron", "stale", False),
+        ("file", "failed", True),
+    ]
+    assert "paused" in at_stoa("trigger", "pause", "nightly", "1").output
+    assert at_stoa("trigger", "resume", "nightly", "1", "--json").json["triggers"][0]["next"] == triggers[0]["next"]
+    assert len(at_stoa("trigger", "rm", "nightly", "1", "--json").json["triggers"]) == 1
+    assert at_stoa("trigger", "rm", "nightly", "1", "--json").json == {
+        "table": triggers and at_stoa("table", "show", "nightly", "--json").json["table"]["id"],
+        "mode": "manual",
+        "triggers": [],
+    }
+    wrong = at_stoa("trigger", "add", "nightly", "--cron", "every night")
+    assert (wrong.status, "five fields" in wrong.errors) == (2, True)
+    assert at_stoa("trigger", "add", "nightly").status == 2
+    assert at_stoa("table", "mode", "nightly", "scheduled").status == 2
