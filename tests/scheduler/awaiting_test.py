@@ -244,7 +244,7 @@ async def test_a_pinned_row_runs_its_own_version(site: Site) -> None:
     await run(site, table, scope="rows", rows=[1])
     site.tables.pin(table, 1, "one")
     site.deliver_all()
-    assert statuses(site, table)[1] == "stale"
+    assert statuses(site, table)[1] == "cancelled"
     assert site.states() == {"succeeded": 1, "cancelled": 2}
     site.check_counts()
     assert site.rebuilt_differently() == []

@@ -310,6 +310,9 @@ async def test_an_automatic_table_runs_what_becomes_stale(site: Site) -> None:
     assert statuses(site, table) == {1: "queued", 2: "queued", 3: "queued"}
     site.tables.change_workflow(table, "two", "one")
     site.deliver_all()
+    assert site.states() == {"succeeded": 5, "cancelled": 3}
+    site.tables.invalidate(table, None)
+    site.deliver_all()
     assert site.states() == {"succeeded": 5, "cancelled": 3, "waiting": 3}
     await site.service().set_trigger(table, TriggerRequest(mode="manual"))
     site.tables.edit(table, 1, 2, image="m31.fits")

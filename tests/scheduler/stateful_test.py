@@ -137,6 +137,8 @@ class Queue(RuleBasedStateMachine):
         sheet = self.sheets[name]
         if workflow != sheet.workflow:
             self.site.tables.change_workflow(sheet.table, workflow, sheet.workflow)
+            self.site.tables.invalidate(sheet.table, None)
+            sheet.suspected.clear()
             sheet.workflow = workflow
 
     @rule(
@@ -364,7 +366,7 @@ class Queue(RuleBasedStateMachine):
 Queue.TestCase.settings = settings(
     settings(),
     deadline=None,
-    max_examples=max(1, settings().max_examples // 4),
+    max_examples=max(1, settings().max_examples // 6),
     stateful_step_count=30,
     suppress_health_check=list(HealthCheck),
 )

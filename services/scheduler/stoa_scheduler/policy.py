@@ -149,7 +149,6 @@ class Policy:
     def _workflow_changed(self, connection: sa.Connection, envelope: Envelope, event: tables.WorkflowChanged) -> None:
         outdated = SchedulerStore(connection).active_jobs(table=event.table, but_version=event.workflow_version)
         self._cancel(connection, envelope, outdated, "the table has a new workflow")
-        self._run_stale(connection, envelope, event.table, None)
 
     def _table_deleted(self, connection: sa.Connection, envelope: Envelope, event: tables.TableDeleted) -> None:
         active = SchedulerStore(connection).active_jobs(table=event.table)

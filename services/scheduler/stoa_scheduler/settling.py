@@ -8,7 +8,6 @@ from typing import Any
 import sqlalchemy as sa
 
 from stoa_contracts.events import scheduler, tables
-from stoa_scheduler.domain import ACTIVE
 from stoa_scheduler.step import Step, pieces
 
 __all__ = ["AWAITING", "SETTLING"]
@@ -21,10 +20,11 @@ def _table_invalidated(step: Step, event: tables.TableInvalidated) -> None:
         status = sa.case((row.c.status == "current", "stale"), else_=row.c.status)
         _change(step, event.table, event.rows, suspected=True, status=status)
         return
-    # A row that is queued or running computes its present inputs already.
-    active = row.c.status.in_(ACTIVE)
-    status = sa.case((active, row.c.status), else_="stale")
-    _change(step, event.table, event.rows, suspected=False, status=status, job=sa.case((active, row.c.job)))
+    # A row that is queued or running computes its present inputs already, and one that failed would fail again unless it
+    # reads something else now.
+    outdated = ["current"] if event.file is None else ["current", "failed", "cancelled"]
+    status = sa.case((row.c.status.in_(outdated), "stale"), else_=row.c.status)
+    _change(step, event.table, event.rows, suspected=False, status=status)
 
 
 def _rows_confirmed(step: Step, event: tables.RowsConfirmed) -> None:
@@ -52,13 +52,7 @@ def _settle(step: Step, table: str, rows: Sequence[int], version: str) -> None:
 
 
 def _rows_pinned(step: Step, event: tables.RowsPinned) -> None:
-    row, table = step.s.row, step.s.table
-    present = step.execute(sa.select(table.c.workflow_version).where(table.c.id == event.table)).scalar_one_or_none()
-    version = event.workflow_version or present
-    # What computes another version shows its row no longer.
-    other = sa.and_(row.c.status.in_(ACTIVE), sa.func.coalesce(row.c.pinned, present) != version)
-    status, job = sa.case((other, "stale"), else_=row.c.status), sa.case((other, None), else_=row.c.job)
-    _change(step, event.table, event.rows, pinned=event.workflow_version, status=status, job=job)
+    _change(step, event.table, event.rows, pinned=event.workflow_version)
 
 
 def _rows_restored(step: Step, event: tables.RowsRestored) -> None:

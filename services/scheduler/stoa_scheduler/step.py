@@ -13,7 +13,6 @@ import sqlalchemy as sa
 from stoa_chassis.projection import ReadModel
 from stoa_contracts.envelope import Envelope
 from stoa_contracts.types import RowStatus
-from stoa_scheduler.domain import ACTIVE
 from stoa_scheduler.progress import KEPT, moment_of
 
 __all__ = ["UNENDED", "Statements", "Step", "pieces"]
@@ -67,8 +66,6 @@ class Statements:
             .values(state="running", attempt=p("b_attempt"), host=p("b_host"), started=p("b_started"), not_before=None)
         )
         of_row = (row.c.table_id == p("b_table"), row.c.row == p("b_row"))
-        # One comparison each: the parameters of IN are put in when a statement runs, which one for many rows cannot.
-        inactive = sa.and_(*(row.c.status != status for status in sorted(ACTIVE)))
         self.find_row = sa.select(
             row.c.revision, row.c.status, row.c.job, row.c.suspected, row.c.pinned, self.table.c.workflow_version
         ).where(*of_row, self.table.c.id == row.c.table_id)
@@ -89,7 +86,6 @@ class Statements:
             )
         )
         self.remove_row = sa.delete(row).where(*of_row)
-        self.invalidate_row = sa.update(row).where(*of_row, inactive).values(status="stale", job=None)
         self.no_longer_awaited = sa.delete(awaited).where(
             awaited.c.table_id == p("b_table"), awaited.c.row == p("b_row")
         )
