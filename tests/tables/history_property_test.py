@@ -36,7 +36,7 @@ def _stored(store: Store, table: str) -> Any:
     found = {}
     for name, item in store.tables.items():
         own = item.c.get("table_id") if name != "worktable" else item.c.id
-        if own is None or name in {"row_event", "link_parent"}:
+        if own is None or name in {"row_event", "link_parent", "edit_step", "edit_step_event"}:
             continue
         entries = store.connection.execute(item.select().where(own == table).order_by(*item.primary_key.columns))
         found[name] = [tuple(entry) for entry in entries]

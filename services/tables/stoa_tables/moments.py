@@ -45,8 +45,11 @@ _BATCH = 1000
 _THREADS = 2
 _MAX_FILES = 16
 
-#: Which events concern a row is the same at any moment; it is read where it is up to date, and would make the files grow.
-_LEFT_OUT = ("row_event",)
+_events, _steps, _step_events = (read_model.tables[name] for name in ("row_event", "edit_step", "edit_step_event"))
+
+#: What would make the files grow with every event and shows nothing of a table. Which events concern a row is the same at any
+#: moment, and nobody undoes anything in the past; but what is known of corrections before a step is needed where it was undone later.
+_LEFT_OUT = (sa.delete(_events), sa.delete(_steps), sa.delete(_step_events).where(_step_events.c.corrected.is_(None)))
 
 
 @dataclass(frozen=True)
@@ -118,8 +121,8 @@ def open_file(path: Path) -> Iterator[sa.Connection]:
 def replay(file: sa.Connection, envelopes: Sequence[Envelope]) -> None:
     """Change a file of the read model by the next events of the table's stream."""
     TablesProjection().apply_all(file, read_model.tables, envelopes)
-    for name in _LEFT_OUT:
-        file.execute(sa.delete(read_model.tables[name]))
+    for statement in _LEFT_OUT:
+        file.execute(statement)
 
 
 @dataclass

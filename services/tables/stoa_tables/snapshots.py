@@ -27,6 +27,8 @@ _BATCH = 500
 _PART = 4 * 1024 * 1024
 _LOOK_AGAIN_AFTER = 5.0
 
+_ENVELOPE = 500
+
 #: Fewer events than these are replayed in less time than a snapshot is read.
 _FEWEST = 500
 
@@ -122,9 +124,11 @@ class SnapshotKeeper:
                 return None
 
     def _is_worth_it(self, stretch: _Stretch) -> bool:
+        # An event takes more room than its data alone.
+        room = stretch.bytes + _ENVELOPE * stretch.events
         much = stretch.events >= self._every_events or stretch.bytes >= self._every_bytes
         # Then snapshots take less room than the log, and reading one takes no longer than to do without it.
-        return much and stretch.bytes >= stretch.size
+        return much and room >= stretch.size
 
     async def _make_next(self, table: str, stop: asyncio.Event) -> bool:
         found = await self._database.read(lambda connection: self._next(connection, table))
