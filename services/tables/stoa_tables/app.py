@@ -11,6 +11,7 @@ from stoa_chassis.bus import Bus
 from stoa_chassis.service import ServiceDefinition, create_service_app
 from stoa_tables.context import POSITION_HEADER, TablesContext
 from stoa_tables.handlers import (
+    acceptance,
     actions,
     changes,
     corrections,
@@ -76,6 +77,7 @@ def create_app(settings: TablesSettings, *, bus: Bus | None = None) -> FastAPI:
         rows.router,
         history.router,
         links.router,
+        acceptance.router,
         corrections.router,
         marks.router,
         steps.router,

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from stoa_contracts.canonical import digest
 from stoa_contracts.events import tables as events
 from stoa_contracts.types import ChangedFile
-from stoa_tables.store import chunks
+from stoa_tables.store import belongs, chunks
 
 if TYPE_CHECKING:
     from stoa_tables.projection import Batch
@@ -76,7 +76,8 @@ def _change_file(batch: Batch, changed: ChangedFile) -> None:
     here = sa.and_(file.c.place == digest(changed.location), file.c.table_id == batch.table)
     # What is gone holds nothing.
     differs = file.c.sha256 != (changed.sha256 or "")
-    rows = list(batch.connection.execute(sa.select(file.c.row).where(here, file.c.changed != differs)).scalars())
+    concerned = sa.select(file.c.row).where(here, sa.or_(file.c.changed, differs))
+    rows = list(batch.connection.execute(concerned).scalars())
     batch.connection.execute(sa.update(file).where(here).values(changed=differs))
     of_row = sa.and_(file.c.table_id == row.c.table_id, file.c.row == row.c.row, file.c.changed)
     number = sa.select(sa.func.count()).select_from(file).where(of_row).scalar_subquery()
@@ -109,9 +110,23 @@ def rows_accepted(batch: Batch, event: events.RowsAccepted) -> None:
 def rows_pinned(batch: Batch, event: events.RowsPinned) -> None:
     """Let rows stay with a workflow version."""
     row = batch.tables["row"]
+    table = batch.known_table(event.table)
+    follows = sa.literal(None if table is None else table.workflow_version, sa.String)
+    new = sa.literal(event.workflow_version or (table and table.workflow_version), sa.String)
+    is_current = sa.and_(belongs(batch.tables["row"], follows), sa.not_(row.c.suspected))
+    status = sa.case((is_current, "current"), else_="stale")
     for some in chunks(event.rows):
         mine = sa.and_(row.c.table_id == event.table, row.c.row.in_(some))
+        others = list(
+            batch.connection.execute(
+                sa.select(row.c.row).where(mine, sa.func.coalesce(row.c.pinned, follows) != new)
+            ).scalars()
+        )
         batch.connection.execute(sa.update(row).where(mine).values(pinned=event.workflow_version))
+        # A job of another version no longer concerns its row.
+        changed = sa.and_(row.c.table_id == event.table, row.c.row.in_(others))
+        batch.connection.execute(sa.update(row).where(changed).values(status=status, reason=None))
+    batch.count_anew()
     batch.remember(event.rows)
 
 

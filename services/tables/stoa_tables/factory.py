@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from structlog.stdlib import BoundLogger
 
 from stoa_chassis.log import Origin
+from stoa_tables.acceptance_service import AcceptanceService
 from stoa_tables.command_service import CommandService
 from stoa_tables.correction_service import CorrectionService
 from stoa_tables.history_queries import HistoryQueries
@@ -65,6 +66,10 @@ class Factory:
     def create_link_service(self) -> LinkService:
         """Make what carries out commands that concern links."""
         return self._create(LinkService)
+
+    def create_acceptance_service(self) -> AcceptanceService:
+        """Make what accepts rows as current and pins them to workflow versions."""
+        return self._create(AcceptanceService)
 
     def create_correction_service(self) -> CorrectionService:
         """Make what carries out commands that concern corrections."""

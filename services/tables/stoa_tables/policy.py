@@ -19,11 +19,12 @@ import structlog
 from stoa_chassis.log import Origin
 from stoa_chassis.projection import EventStore
 from stoa_contracts.envelope import Envelope
-from stoa_contracts.events.executor import JobFinished, JobStarted
+from stoa_contracts.events.executor import FileChanged, JobFinished, JobStarted
 from stoa_contracts.events.scheduler import JobCancelled, JobQueued
 from stoa_contracts.events.tables import OutputsRecorded, RowStatusChanged, StatusChange
 from stoa_contracts.types import RowStatus
 from stoa_tables.cascade import Recorder
+from stoa_tables.changed_files import follow_file
 from stoa_tables.commands import upstream_cause
 from stoa_tables.content import belongs_to
 from stoa_tables.domain import Row, Table, same
@@ -204,6 +205,8 @@ class _Batch:
         self._store = Store(connection, events.tables)
         self._concerned: dict[str, set[int]] = {}
         for envelope, event in zip(envelopes, self.parsed, strict=True):
+            if isinstance(event, FileChanged):
+                continue
             self._concerned.setdefault(envelope.subject, set()).update(_rows_of(event))
         self._affected: dict[str, _Affected | None] = {}
         self._origin: Origin | None = None
@@ -220,6 +223,11 @@ class _Batch:
             # What follows from the rows of one table may change the rows of this one.
             self.record()
         self._origin = origin
+        if isinstance(event, FileChanged):
+            self.record()
+            follow_file(Recorder(self._connection, self._events, origin, event_bytes=self._event_bytes), event)
+            self._affected.clear()
+            return
         affected = self._find(envelope.subject)
         if affected is None:
             logger = structlog.get_logger(__name__)
@@ -322,4 +330,4 @@ def _rows_of(event: Any) -> list[int]:
     return [job.row for job in event.jobs] if isinstance(event, JobQueued | JobCancelled) else [event.row]
 
 
-_CONCERNED = {event.event_type.type for event in (JobQueued, JobStarted, JobFinished, JobCancelled)}
+_CONCERNED = {event.event_type.type for event in (JobQueued, JobStarted, JobFinished, JobCancelled, FileChanged)}

@@ -59,6 +59,11 @@ class _Statements:
         ).where(mine, some, row.c.outputs_inputs.is_not(None))
         version = tables["workflow_version"]
         self.parameters = sa.select(version.c.inputs).where(version.c.version == sa.bindparam("version"))
+        self.stale_with_outputs = (
+            sa.select(row.c.row)
+            .where(mine, row.c.status == "stale", row.c.outputs_revision.is_not(None))
+            .order_by(row.c.row)
+        )
         self.surely_stale = sa.select(row.c.row).where(mine, some, row.c.status == "stale", sa.not_(row.c.suspected))
         self.counts = (
             sa.select(count.c.status, count.c.n)
@@ -232,6 +237,10 @@ class Store:
         for some in chunks(sorted(set(rows))):
             found |= {entry.row: entry.status for entry in self._run(self._statements.statuses, table=table, rows=some)}
         return found
+
+    def stale_with_outputs(self, table: str) -> list[int]:
+        """List the ids of the stale rows that were run before."""
+        return list(self._run(self._statements.stale_with_outputs, table=table).scalars())
 
     def surely_stale(self, table: str, rows: Iterable[int]) -> set[int]:
         """Give those of some rows that are stale and not only suspected."""

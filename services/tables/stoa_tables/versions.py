@@ -184,6 +184,16 @@ class VersionQueries:
             raise NotFoundError(f"{table.name} is a {table.kind} table; it has no workflow", table=table.id)
         return table
 
+    def resolve(self, table: Table, version: str) -> str:
+        """Find a version that a table ever had by its number or its digest.
+
+        Raises
+        ------
+        NotFoundError
+            If there is none.
+        """
+        return str(self._find(table, version).version)
+
     def _find(self, table: Table, version: str) -> Any:
         item = self._version
         if _NUMBER.fullmatch(version):
