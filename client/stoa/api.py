@@ -327,6 +327,18 @@ class Stoa(Marks):
         restored: dict[str, Any] = self.request("POST", path)
         return restored
 
+    def accept(self, table: str, rows: Sequence[int] | None, reason: str) -> dict[str, Any]:
+        """Declare the outputs of stale rows to be those of their present inputs; ``None`` for all that are stale."""
+        body = {"rows": None if rows is None else list(rows), "reason": reason}
+        accepted: dict[str, Any] = self.request("POST", f"/api/tables/{_quoted(table)}/accept", json=body)
+        return accepted
+
+    def pin(self, table: str, rows: Sequence[int], version: str | None) -> dict[str, Any]:
+        """Let rows stay with a workflow version, or follow the table again (``None``)."""
+        body = {"rows": list(rows), "version": version}
+        pinned: dict[str, Any] = self.request("POST", f"/api/tables/{_quoted(table)}/pin", json=body)
+        return pinned
+
     def preview(self, table: str, **change: Any) -> dict[str, Any]:
         """Tell what a change would do: ``edits``, ``remove``, ``restore``, ``link``, ``change_link`` or ``unlink``.
 

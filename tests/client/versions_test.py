@@ -83,6 +83,24 @@ def test_a_row_is_explained(at_stoa: Command, adding: str) -> None:
     assert "has no row 9" in refused.errors
 
 
+def test_rows_are_accepted_and_pinned(at_stoa: Command, adding: str, tmp_path: Path) -> None:
+    at_stoa("table", "edit", adding, 1, "b=5")
+    told = at_stoa("table", "accept", adding, 1, "-m", "It makes no difference.")
+    assert told.output == f"Accepted 1 row of {adding}.\n"
+    assert at_stoa("table", "show", adding, "--json").json["rows"][0]["status"] == "current"
+    assert at_stoa("table", "pin", adding, 1, 2, "--version", 1).output.startswith(f"2 rows of {adding} stay with ")
+    changed = tmp_path / "add.cwl"
+    changed.write_text(changed.read_text().replace("default: 1", "default: 10"))
+    at_stoa("table", "set-workflow", adding, changed)
+    assert at_stoa("table", "show", adding, "--json").json["rows"][0]["status"] == "current"
+    assert "follows the workflow" in at_stoa("table", "pin", adding, 1, "--none").output
+    assert at_stoa("table", "show", adding, "--json").json["rows"][0]["status"] == "stale"
+    refused = at_stoa("table", "accept", adding, 2, "-m", "So.")
+    assert (refused.status, refused.output) == (2, "")
+    assert "has no outputs" in refused.errors
+    assert at_stoa("table", "pin", adding, 1).status == 2
+
+
 def test_a_change_is_previewed(at_stoa: Command, adding: str, tmp_path: Path) -> None:
     told = at_stoa("table", "preview", "edit", adding, 1, "b=5")
     assert told.output.startswith(f"1 row of {adding} would have to be computed anew")

@@ -31,6 +31,8 @@ def _plural(number: int, word: str) -> str:
 
 #: Commands with a module of their own.
 _COMMANDS = {
+    "accept": ("stoa.commands.accept", "accept", "Accept stale rows as current, without a run."),
+    "pin": ("stoa.commands.accept", "pin", "Pin rows to a workflow version."),
     "diff": ("stoa.commands.history", "diff", "Tell what changed between two moments."),
     "set-workflow": ("stoa.commands.workflow", "set_workflow", "Give a worktable another workflow version."),
     "lock": ("stoa.commands.marks", "lock", "Lock rows, so that nobody edits, removes or runs them."),
