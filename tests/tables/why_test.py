@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from stoa_contracts.types import Digest
+from stoa_contracts.events.executor import FileChanged
 from tests.tables.harness import Harness, tool
 from tests.tables.versions_test import create, upload
 
@@ -15,8 +15,6 @@ WHEN = r"\d{4}-\d\d-\d\d \d\d:\d\d UTC"
 
 FIND = tool({"image": "string", "sigma": {"type": "float", "default": 3.0}}, {"x": "int[]"})
 FIT = tool({"x": "int", "order": "int?"}, {"mass": "float"})
-
-ABSENT: Digest = "0" * 64
 
 
 async def why(stoa: Harness, table: str, row: int) -> Any:
@@ -112,6 +110,42 @@ async def test_a_changed_script_is_named(stoa: Harness) -> None:
         "after": after_version,
     }
     assert chain(found) == [("outputs-recorded", "sources", 1), ("workflow-changed", "sources", None)]
+
+
+async def test_a_pinned_row_names_its_version(quick: Harness) -> None:
+    await found_row(quick)
+    await upload(quick, "sources", {"main.cwl": FIND, "bin/find.py": b"2\n", "notes.txt": b""})
+    await quick.post("/tables/sources/pin", {"rows": [1], "version": "1"}, expect=200)
+    found = await why(quick, "sources", 1)
+    assert sentence(found) == (
+        "Row 1 of sources is current: its outputs were made by a run with its present inputs and workflow version (NOW), to which "
+        "ada pinned it (NOW)."
+    )
+    assert ("rows-pinned", "sources", 1) in chain(found)
+    await quick.post("/tables/sources/pin", {"rows": [1], "version": "2"}, expect=200)
+    found = await why(quick, "sources", 1)
+    assert sentence(found) == (
+        "Row 1 of sources is stale: it was pinned to another version of the workflow: bin/find.py (ada, NOW), after the run that "
+        "made its outputs."
+    )
+    assert [version["pinned"] for version in (await quick.get("/tables/sources/versions"))["versions"]] == [1, 0]
+
+
+@pytest.mark.parametrize(("present", "said"), [("2" * 64, "changed"), (None, "is gone")])
+async def test_a_file_that_changed_is_named(quick: Harness, present: str | None, said: str) -> None:
+    read = "1" * 64
+    location = "file:///archive/a.fits"
+    await create(quick, "fluxes", {"main.cwl": tool({"image": "File"}, {"flux": "float"})})
+    await quick.add("fluxes", {"image": {"class": "File", "location": location}})
+    await quick.run("fluxes", 1, {"flux": 1.0}, files={location: read})
+    changed = FileChanged(location=location, previous=read, sha256=present)
+    await quick.tell("executor", "files", changed)
+    found = await why(quick, "fluxes", 1)
+    assert sentence(found) == (
+        f"Row 1 of fluxes is stale: the file {location} {said} (NOW), after the run that made its outputs."
+    )
+    assert found["component"] == {"kind": "file", "name": location, "before": read, "after": present}
+    assert chain(found) == [("outputs-recorded", "fluxes", 1), ("table-invalidated", "fluxes", 1)]
 
 
 async def test_a_row_that_was_never_run_says_so(quick: Harness) -> None:
@@ -289,6 +323,17 @@ async def test_a_row_that_is_current_again_says_what_happened_since(quick: Harne
     found = await why(quick, "sources", 1)
     assert found["status"] == "current"
     assert chain(found) == [("outputs-recorded", "sources", 1), ("row-edited", "sources", 1)]
+
+
+async def test_a_row_that_a_person_accepted_says_who_and_why(quick: Harness) -> None:
+    await found_row(quick)
+    await quick.patch("/tables/sources/rows/1", {"sigma": 5.0})
+    await quick.post("/tables/sources/accept", {"rows": [1], "reason": "No source is that faint."}, expect=200)
+    found = await why(quick, "sources", 1)
+    assert sentence(found) == (
+        "Row 1 of sources is current: ada accepted its outputs as they are (NOW): No source is that faint."
+    )
+    assert chain(found) == [("rows-accepted", "sources", 1)]
 
 
 async def test_outputs_that_were_taken_over_are_said_to_be(quick: Harness) -> None:

@@ -192,7 +192,7 @@ class Explainer:
                 self._add(finding, accepted, row.row)
                 event = accepted.event()
                 reason = event.reason if isinstance(event, events.RowsAccepted) else ""
-                return f"{accepted.actor} accepted its outputs as they are: {reason}".rstrip(": ")
+                return f"{accepted.actor} accepted its outputs as they are ({_when(accepted)}): {reason}".rstrip(": .")
         run = self._run(table, row)
         if run is None:
             return "its outputs belong to its inputs and its workflow version"
@@ -206,7 +206,14 @@ class Explainer:
         later = self._last(table.id, row.row, ("row-edited", "workflow-changed", "rows-confirmed", "rows-pinned"))
         if later is not None and later.log_position > run.log_position:
             self._climb(table, row, later, finding)
-        return f"its outputs {how} ({_when(run)})"
+        return f"its outputs {how} ({_when(run)}){self._pinned(table, row, finding)}"
+
+    def _pinned(self, table: Table, row: Row, finding: _Finding) -> str:
+        pinned = None if row.pinned is None else self._last(table.id, row.row, ("rows-pinned",))
+        if pinned is None:
+            return ""
+        self._add(finding, pinned, row.row)
+        return f", to which {pinned.actor} pinned it ({_when(pinned)})"
 
     def _ended(self, table: Table, row: Row, finding: _Finding) -> str:
         ended = self._last(table.id, row.row, ("row-status-changed",))
