@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 from urllib.parse import quote
 
 import httpx
@@ -191,14 +191,96 @@ class Stoa(Marks):
         created: dict[str, Any] = self.request("POST", "/api/tables", json={"name": name, **more})
         return created
 
-    def import_table(self, file: Path, name: str, **more: str) -> dict[str, Any]:
-        """Create a plain table from a FITS, VOTable, CSV, ECSV or Parquet file."""
+    def import_table(
+        self, file: Path, name: str, *, mapping: Mapping[str, str] | None = None, partial: bool = False, **more: str
+    ) -> dict[str, Any]:
+        """Create a plain table from a FITS, VOTable, CSV, ECSV or Parquet file.
+
+        Parameters
+        ----------
+        file
+            The file.
+        name
+            What the table is called.
+        mapping
+            What columns of the file are called in the table.
+        partial
+            Take the rows that can be taken, where others cannot.
+        **more
+            ``format``, ``description``, ``project``.
+        """
+        asked = {"name": name, "partial": "true" if partial else "false", **more}
+        return self._sent_file("/api/tables/import", file, asked, mapping)
+
+    def import_rows(
+        self,
+        table: str,
+        file: Path,
+        *,
+        mapping: Mapping[str, str] | None = None,
+        partial: bool = False,
+        format: str | None = None,  # noqa: A002 - the word on the wire
+    ) -> dict[str, Any]:
+        """Add the rows of a file to a table: all of them, or none; with ``partial`` those that can be taken."""
+        asked = {"partial": "true" if partial else "false"} | ({"format": format} if format else {})
+        return self._sent_file(f"/api/tables/{_quoted(table)}/import", file, asked, mapping)
+
+    def preview_import(
+        self,
+        file: Path,
+        table: str | None = None,
+        *,
+        mapping: Mapping[str, str] | None = None,
+        format: str | None = None,  # noqa: A002 - the word on the wire
+    ) -> dict[str, Any]:
+        """Tell what an import into a table, or without one of a new table, would do."""
+        path = "/api/tables/import/preview" if table is None else f"/api/tables/{_quoted(table)}/import/preview"
+        return self._sent_file(path, file, {"format": format} if format else {}, mapping)
+
+    def _sent_file(
+        self, path: str, file: Path, asked: Mapping[str, str], mapping: Mapping[str, str] | None
+    ) -> dict[str, Any]:
+        data = {**asked, "mapping": json.dumps(dict(mapping or {}))}
         with file.open("rb") as content:
-            upload = {"file": (file.name, content)}
-            created: dict[str, Any] = self.request(
-                "POST", "/api/tables/import", data={"name": name, **more}, files=upload, timeout=3600
+            answer: dict[str, Any] = self.request(
+                "POST", path, data=data, files={"file": (file.name, content)}, timeout=3600
             )
-        return created
+        return answer
+
+    def export(self, table: str, file: IO[bytes], *, format: str, **more: Any) -> int:  # noqa: A002 - the word on the wire
+        """Write a table into a file, a piece at a time, and give its size.
+
+        Parameters
+        ----------
+        table
+            Id or name.
+        file
+            Where it is written.
+        format
+            csv, ecsv, fits, votable or parquet.
+        **more
+            ``view`` (rows or elements), ``filter`` (one or a list), ``status``, ``sort``, ``columns``.
+
+        Raises
+        ------
+        StoaError
+            If Stoa refuses.
+        UnreachableError
+            If no Stoa answers, or the answer breaks off.
+        """
+        size = 0
+        path, parameters = f"/api/tables/{_quoted(table)}/export", {"format": format, **more}
+        try:
+            with self.http.stream("GET", path, params=parameters, timeout=3600) as answer:
+                if answer.is_error:
+                    answer.read()
+                    raise self._refused(answer)
+                for piece in answer.iter_bytes():
+                    file.write(piece)
+                    size += len(piece)
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise self._unreachable(error) from error
+        return size
 
     def delete_table(self, table: str, *, children: str | None = None) -> None:
         """Delete a table, and ``unlink`` or ``delete`` what depends on it; else it is refused if anything does."""

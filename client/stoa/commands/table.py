@@ -40,6 +40,8 @@ _COMMANDS = {
     "dependents": ("stoa.commands.link", "dependents", "Tell what depends on a table, and what deleting it would do."),
     "correct": ("stoa.commands.correct", "correct", "Correct derived cells of a row, and say why."),
     "corrections": ("stoa.commands.correct", "corrections", "List corrections, take them back, or keep them."),
+    "import": ("stoa.commands.interchange", "import_", "Add the rows of a file, or make a plain table of it."),
+    "export": ("stoa.commands.interchange", "export", "Write a table to a file."),
     "preview": ("stoa.commands.preview", "preview", "Tell what a change would do, and change nothing."),
 }
 
@@ -342,25 +344,6 @@ def watch(stoa: Stoa, names: tuple[str, ...], as_json: bool) -> None:
     from stoa.watching import watch_tables
 
     watch_tables(stoa, list(names), as_json=as_json)
-
-
-@table.command("import")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--name", help="The table's name; default: the file's.")
-@click.option("--format", "format_", help="fits, votable, csv, ecsv or parquet, where the file does not tell.")
-@click.option("--description", default="", help="What the table holds.")
-@json_option
-@client
-def import_(stoa: Stoa, file: Path, name: str | None, format_: str | None, description: str, as_json: bool) -> None:
-    """Make a plain table of a FITS, VOTable, CSV, ECSV or Parquet FILE."""
-    given = {"format": format_, "description": description}
-    created = stoa.import_table(
-        file, name or file.name.split(".")[0], **{key: value for key, value in given.items() if value}
-    )
-    if as_json:
-        emit(created)
-    else:
-        click.echo(f"Imported {created['rows']} rows and {len(created['columns'])} columns as {created['name']}.")
 
 
 @table.command()
