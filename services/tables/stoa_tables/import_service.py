@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -179,12 +178,11 @@ class ImportService(TableService):
     ) -> list[int]:
         added: list[int] = []
         rows = rows_of(folder, found.table_columns)
-        with _no_garbage():
-            for event in commands.import_rows(table, rows, file, event_bytes=self._settings.event_bytes):
-                recorder.record(table.id, [event])
-                added += [row.row for row in event.rows]
-                # What was recorded lies in the log; all rows of a large file do not lie in memory.
-                del recorder.recorded[:-1]
+        for event in commands.import_rows(table, rows, file, event_bytes=self._settings.event_bytes):
+            recorder.record(table.id, [event])
+            added += [row.row for row in event.rows]
+            # What was recorded lies in the log; all rows of a large file do not lie in memory.
+            del recorder.recorded[:-1]
         return added
 
 
@@ -223,13 +221,3 @@ def _reference(path: Path) -> FileReference:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return FileReference(name=path.name, sha256=digest, size=path.stat().st_size)
-
-
-@contextmanager
-def _no_garbage() -> Iterator[None]:
-    """Collect no garbage for a moment: among very many rows, all of which are needed, that takes a quarter of the time."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
