@@ -281,6 +281,22 @@ async def test_the_locked_row_of_a_group_keeps_its_values(quick: Harness) -> Non
     assert quick.rebuilt()[1] == []
 
 
+async def test_marks_are_shown_as_they_were(quick: Harness) -> None:
+    await quick.plain("t", {"x": "int"})
+    await quick.add("t", {"x": 1})
+    await _define(quick)
+    await quick.post("/tables/t/flags/suspicious/rows", {"rows": [1]}, expect=200)
+    await quick.post("/tables/t/rows/1/comments", {"text": "Why?"})
+    then = await quick.head()
+    await quick.post("/tables/t/flags/suspicious/rows", {"rows": [1], "flagged": False}, expect=200)
+    await _lock(quick, 1)
+    (before,) = await quick.rows("t", as_of=then)
+    (now,) = await quick.rows("t")
+    assert (before["flags"], before["comments"], before["locked"]) == (["suspicious"], 1, None)
+    assert (now["flags"], now["comments"], now["locked"]["by"]) == ([], 1, "ada")
+    assert await _rows(quick, as_of=then, filter=["flag=suspicious", "comments>0"]) == [1]
+
+
 # --- views ---
 
 

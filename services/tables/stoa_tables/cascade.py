@@ -205,9 +205,11 @@ class Recorder:
         cause: Cause,
     ) -> None:
         """Leave locked rows as they are."""
-        locked = MarksStore(self.connection, self.store.tables).all_locks(child.id)
-        if not locked:
+        marks = MarksStore(self.connection, self.store.tables)
+        if not marks.has_locks(child.id):
             return
+        concerned = [*(row.row for row, _, _ in difference.edited), *(row.row for row in difference.removed)]
+        locked = marks.locks(child.id, concerned) | marks.locks_behind(child.id)
         parents, sides = set(rows), [side for side, known in enumerate(link.parents) if known == parent]
         compared = [
             row
@@ -220,7 +222,7 @@ class Recorder:
                 )
             )
         ]
-        self.record(child.id, withhold(child, difference, locked, compared, cause))
+        self.record(child.id, withhold(child, difference, locked, compared, cause, event_bytes=self.event_bytes))
 
     def _table(self, table: str) -> Table:
         found = self.store.table(table)

@@ -23,6 +23,7 @@ from stoa_contracts.registry import Event
 from stoa_contracts.types import Cause, Values
 from stoa_tables.derivation import Difference
 from stoa_tables.domain import Row, Table, same
+from stoa_tables.packing import pack, size_of_values
 from stoa_tables.problems import ConflictError, ForbiddenError, InvalidRequestError, LockedError, NotFoundError
 
 __all__ = [
@@ -357,7 +358,13 @@ def refuse_locked(table: Table, locked: Mapping[int, Lock], what: str) -> None:
 
 
 def withhold(
-    table: Table, difference: Difference, locked: Mapping[int, Lock], compared: Iterable[Row], cause: Cause
+    table: Table,
+    difference: Difference,
+    locked: Mapping[int, Lock],
+    compared: Iterable[Row],
+    cause: Cause,
+    *,
+    event_bytes: int,
 ) -> list[Event]:
     """Take what locked rows would lose or get out of a difference, and tell it instead.
 
@@ -373,6 +380,8 @@ def withhold(
         The locked rows that were compared with what upstream says.
     cause
         What happened upstream.
+    event_bytes
+        About how large an event may become.
     """
     if not locked:
         return []
@@ -390,7 +399,8 @@ def withhold(
         for number, row in sorted(news.items())
         if not same(locked[number].withheld, row.values) or locked[number].gone != row.gone
     ]
-    return [UpdatesWithheld(table=table.id, rows=changed, cause=cause)] if changed else []
+    packed = pack(changed, lambda row: size_of_values(row.values) + 60, event_bytes)
+    return [UpdatesWithheld(table=table.id, rows=some, cause=cause) for some in packed]
 
 
 def _named(rows: Sequence[int]) -> str:

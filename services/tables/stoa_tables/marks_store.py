@@ -121,6 +121,18 @@ class MarksStore:
             found |= {entry.row: _to_lock(entry) for entry in self._connection.execute(statement)}
         return found
 
+    def has_locks(self, table: str) -> bool:
+        """Tell whether any row of a table is locked."""
+        statement = sa.select(self._lock.c.row).where(self._lock.c.table_id == table).limit(1)
+        return self._connection.execute(statement).first() is not None
+
+    def locks_behind(self, table: str) -> dict[int, Lock]:
+        """Give the locks of a table that keep rows from following upstream."""
+        item = self._lock
+        behind = sa.or_(item.c.gone, item.c.withheld.is_not(None))
+        statement = sa.select(item).where(item.c.table_id == table, behind)
+        return {entry.row: _to_lock(entry) for entry in self._connection.execute(statement)}
+
     def all_locks(self, table: str) -> dict[int, Lock]:
         """Give every lock of a table, of rows that are there."""
         item, row = self._lock, self._row
