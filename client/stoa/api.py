@@ -584,24 +584,97 @@ class Stoa(Marks):
         found: dict[str, Any] = self.request("PUT", f"/api/triggers/{_quoted(table)}", json=content)
         return found
 
-    def run(self, table: str, scope: str = "stale", *, rows: Sequence[int] | None = None) -> dict[str, Any]:
+    def run(
+        self,
+        table: str,
+        scope: str = "stale",
+        *,
+        rows: Sequence[int] | None = None,
+        priority: int = 0,
+        force: bool = False,
+    ) -> dict[str, Any]:
         """Run rows: the stale ones, the failed ones, all, or those that are named.
 
         What this client changed before is part of the run.
+
+        Parameters
+        ----------
+        table
+            Id or name.
+        scope
+            ``stale``, ``failed`` or ``all``.
+        rows
+            These rows instead.
+        priority
+            Higher goes first.
+        force
+            Whether they run even where an equal job has ended, instead of taking its outputs.
         """
-        position = self.request("GET", "/api/tables")["position"]
-        asked: dict[str, Any] = {"table": table, "scope": scope, "after": position}
+        asked: dict[str, Any] = {"table": table, "scope": scope, "priority": priority, "force": force}
         if rows is not None:
             asked |= {"scope": "rows", "rows": list(rows)}
-        answer: dict[str, Any] = self.request("POST", "/api/runs", json=asked)
+        answer: dict[str, Any] = self.request("POST", "/api/runs", json=asked | self._after())
+        return answer
+
+    def run_project(
+        self, project: str, scope: str = "stale", *, priority: int = 0, force: bool = False
+    ) -> dict[str, Any]:
+        """Run what is stale, or what failed, in all tables of a project; parameters as with `run`."""
+        asked = {"project": project, "scope": scope, "priority": priority, "force": force}
+        answer: dict[str, Any] = self.request("POST", "/api/runs", json=asked | self._after())
         return answer
 
     def cancel(self, table: str, rows: Sequence[int] | None = None) -> int:
-        """Cancel the jobs of a table, or of some rows, and give their number."""
-        position = self.request("GET", "/api/tables")["position"]
-        asked = {"table": table, "after": position} | ({} if rows is None else {"rows": list(rows)})
-        cancelled: int = self.request("POST", "/api/cancellations", json=asked)["cancelled"]
+        """Cancel the jobs of a table, or of some rows, and give their number; rows that wait for their jobs count, too."""
+        return self._cancel({"table": table} | ({} if rows is None else {"rows": list(rows)}))
+
+    def cancel_run(self, run: str) -> int:
+        """Cancel what is left of a run, as with `cancel`."""
+        return self._cancel({"run": run})
+
+    def cancel_mine(self) -> int:
+        """Cancel everything that this user asked for, in every table, as with `cancel`."""
+        return self._cancel({"scope": "mine"})
+
+    def _cancel(self, what: dict[str, Any]) -> int:
+        answer = self.request("POST", "/api/cancellations", json=what | self._after())
+        cancelled: int = answer["cancelled"] + answer["awaited"]
         return cancelled
+
+    def _after(self) -> dict[str, Any]:
+        """Say which changes a command is to follow: all that the tables have seen."""
+        return {"after": self.request("GET", "/api/tables")["position"]}
+
+    def queue(self) -> dict[str, Any]:
+        """Tell what waits, whose it is, and how much of it runs."""
+        queue: dict[str, Any] = self.request("GET", "/api/queue")
+        return queue
+
+    def progress(self, *, table: str | None = None, project: str | None = None) -> dict[str, Any]:
+        """Tell how far a table got, or a project, or all tables: rows by state, the rate, and when all will be done."""
+        given = {"table": table, "project": project}
+        parameters = {key: value for key, value in given.items() if value is not None}
+        report: dict[str, Any] = self.request("GET", "/api/progress", params=parameters)
+        tables, page = report["tables"], report
+        while page["next"] is not None:
+            page = self.request("GET", "/api/progress", params={**parameters, "after": page["next"]})
+            tables += page["tables"]
+        return report
+
+    def limits(self) -> dict[str, Any]:
+        """Tell how many jobs of a table, and of a person, are in flight at once at most."""
+        report: dict[str, Any] = self.request("GET", "/api/limits")
+        limits, page = report["limits"], report
+        while page["next"] is not None:
+            page = self.request("GET", "/api/limits", params={"after": page["next"]})
+            limits += page["limits"]
+        return report
+
+    def set_limit(self, running: int | None, *, table: str | None = None, person: str | None = None) -> dict[str, Any]:
+        """Limit how many jobs of a table, or of a person, are in flight at once; None takes the limit away."""
+        asked = {"table": table, "person": person, "running": running}
+        limit: dict[str, Any] = self.request("PUT", "/api/limits", json=asked | self._after())
+        return limit
 
     def run_state(self, run: str) -> dict[str, Any]:
         """Tell how far a run got: its jobs by state, and when it began and ended."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +22,7 @@ _ENDED_JOBS = ("succeeded", "failed", "cancelled")
 _LINES_EVERY_S = 5.0
 _LOOK_EVERY_S = 0.3
 _SHOWN_WITHIN_S = 15.0
+_ASK_EVERY_S = 2.0
 
 
 class Progress:
@@ -31,6 +33,22 @@ class Progress:
         self.total = 0
         self.failed = 0
         self._began = time.monotonic()
+        self._looked: float | None = None
+        self._per_minute: float | None = None
+        self._end: datetime | None = None
+
+    def look(self, stoa: Stoa, tables: Sequence[str]) -> None:
+        """Ask now and then how fast tables are computed, and when that will be done."""
+        now = time.monotonic()
+        if self._looked is not None and now - self._looked < _ASK_EVERY_S:
+            return
+        self._looked = now
+        reports = [stoa.progress(table=table) for table in tables] or [stoa.progress()]
+        rates = [report["rate"] for report in reports if report["rate"] is not None]
+        ends = [report["estimated_end"] for report in reports if report["waiting"] or report["running"]]
+        self._per_minute = sum(rates) if rates else None
+        known = [datetime.fromisoformat(end) for end in ends if end is not None]
+        self._end = max(known) if known and len(known) == len(ends) else None
 
     def update(self, counts: Mapping[str, Mapping[str, int]]) -> int:
         """Take over the counts of tables, and give how many rows are left."""
@@ -42,17 +60,16 @@ class Progress:
         return left
 
     @property
-    def rate(self) -> float:
-        """Rows per second since we watch."""
-        return self.done / max(time.monotonic() - self._began, 1e-3)
+    def rate(self) -> str:
+        """How many rows end in a minute, where that is known."""
+        return "" if self._per_minute is None else f"{self._per_minute:.3g} rows/min"
 
     @property
     def remaining(self) -> str:
-        """How long the rest will take at this rate."""
-        left = self.total - self.done
-        if not left or not self.done:
+        """How long the rest will take, where that is known."""
+        if self._end is None or self.total == self.done:
             return ""
-        seconds = round(left / self.rate)
+        seconds = max(0, round((self._end - datetime.now(UTC)).total_seconds()))
         if seconds < 60:  # noqa: PLR2004
             return f"about {seconds} s left"
         return f"about {seconds // 60} min {seconds % 60:02} s left"
@@ -61,11 +78,11 @@ class Progress:
     def details(self) -> str:
         """What stands beside a bar."""
         failed = f"{self.failed} failed" if self.failed else ""
-        return ", ".join(part for part in (f"{self.rate:.1f} rows/s", failed, self.remaining) if part)
+        return ", ".join(part for part in (self.rate, failed, self.remaining) if part)
 
     def line(self) -> str:
         """Tell it in one line."""
-        return f"{self.done} of {self.total} rows, {self.details}"
+        return ", ".join(part for part in (f"{self.done} of {self.total} rows", self.details) if part)
 
 
 def watch_run(stoa: Stoa, started: Mapping[str, Any], *, as_json: bool = False) -> None:
@@ -96,9 +113,11 @@ def watch_run(stoa: Stoa, started: Mapping[str, Any], *, as_json: bool = False) 
         while True:
             ended.update(stoa.run_state(started["run"]))
             states = ended["states"]
-            progress.total = ended["jobs"]
+            # Rows that wait for their job may get one, or need none.
+            progress.total = ended["jobs"] + ended["awaited"]
             progress.done = sum(states.get(state, 0) for state in _ENDED_JOBS)
             progress.failed = states.get("failed", 0)
+            progress.look(stoa, [ended["table"]])
             yield
             if ended["finished"] is not None:
                 break
@@ -141,12 +160,15 @@ def watch_tables(stoa: Stoa, names: list[str], *, as_json: bool = False) -> None
 
     def updates() -> Iterator[None]:
         left = progress.update(counts)
-        yield
         if not left:
+            yield
             return
+        progress.look(stoa, ids)
+        yield
         for change in stoa.changes(ids or None, after=position):
             _take_over(counts, change["tables"])
             left = progress.update(counts)
+            progress.look(stoa, ids)
             yield
             if not left:
                 # A stream tells what was; the last word is the tables' own.

@@ -312,18 +312,35 @@ def delete(stoa: Stoa, name_: str, children: str | None, as_json: bool) -> None:
 @click.option("--failed", "scope", flag_value="failed", help="Run what failed.")
 @click.option("--all", "scope", flag_value="all", help="Run every row, also current ones.")
 @click.option("--stale", "scope", flag_value="stale", default="stale", help="Run what is stale (the default).")
+@click.option("--force", is_flag=True, help="Run them even where an equal job has ended.")
+@click.option("--priority", default=0, show_default=True, help="Higher goes first.")
 @click.option("--watch", is_flag=True, help="Stay until all rows have ended.")
 @json_option
 @client
-def run(stoa: Stoa, name_: str, rows: tuple[int, ...], scope: str, watch: bool, as_json: bool) -> None:
-    """Run the stale rows of a table, or the ROWS that are named."""
+def run(
+    stoa: Stoa,
+    name_: str,
+    rows: tuple[int, ...],
+    *,
+    scope: str,
+    force: bool,
+    priority: int,
+    watch: bool,
+    as_json: bool,
+) -> None:
+    """Run the stale rows of a table, or the ROWS that are named.
+
+    Rows that depend on something that is being computed anew wait until that has settled.
+    """
     from stoa.watching import watch_run
 
-    started = stoa.run(name_, scope, rows=rows or None)
+    started = stoa.run(name_, scope, rows=rows or None, priority=priority, force=force)
     if as_json and not watch:
         emit(started)
     elif not as_json:
         click.echo(f"Queued {_plural(started['jobs'], 'job')}.")
+        if started["awaited"]:
+            click.echo(f"{_plural(started['awaited'], 'row')} will run when what they depend on is computed.")
         for skipped in started["skipped"][:_SHOWN_REASONS]:
             click.echo(f"row {skipped['row']} was left out: {skipped['reason']}")
         if started["skipped_total"] > _SHOWN_REASONS:
