@@ -166,3 +166,31 @@ async def test_a_pin_lets_go_of_a_job_of_another_version(quick: Harness) -> None
     await quick.finish("t", 1, job, {"y": 77})
     assert (await quick.get("/tables/t/rows/1"))["values"]["y"] == 1
     assert quick.rebuilt()[1] == []
+
+
+async def test_elements_are_known_by_a_column(stoa: Harness) -> None:
+    await stoa.worktable("find", {"image": "string"}, {"id": "int[]", "flux": "double[]", "n": "int"})
+    await stoa.worktable("fit", {"flux": "double"}, {"y": "int"})
+    await stoa.add("find", {"image": "a"})
+    await stoa.run("find", 1, {"id": [1, 2, 3], "flux": [10.0, 20.0, 30.0], "n": 3})
+    await stoa.post("/tables/fit/links", {"parent": "find", "per": "element", "mapping": {"flux": "flux"}})
+    for row in (1, 2, 3):
+        await stoa.run("fit", row, {"y": row})
+    head = await stoa.head()
+    detail = (await stoa.request("PUT", "/tables/find/element-key", expect=200, json={"column": "id"})).json()
+    assert detail["element_key"] == "id"
+    assert [event.name for event in await stoa.log(head)] == ["sources-moved", "element-key-set"]
+    # Another order, one that is gone, one that is new, and one of which a value changed.
+    await stoa.run("find", 1, {"id": [3, 4, 1], "flux": [30.0, 40.0, 11.0], "n": 3})
+    rows = {row["row"]: (row["values"]["flux"], row["revision"], row["status"]) for row in await stoa.rows("fit")}
+    assert rows == {1: (11.0, 2, "stale"), 3: (30.0, 1, "current"), 4: (40.0, 1, "stale")}
+    head = await stoa.head()
+    await stoa.request("PUT", "/tables/find/element-key", expect=200, json={"column": "id"})
+    assert await stoa.head() == head
+    await stoa.request("PUT", "/tables/find/element-key", expect=200, json={"column": None})
+    await stoa.run("find", 1, {"id": [3, 4, 1], "flux": [30.0, 40.0, 12.0], "n": 3})
+    assert [(row["row"], row["values"]["flux"]) for row in await stoa.rows("fit")] == [(3, 30.0), (4, 40.0), (5, 12.0)]
+    for column in ("n", "image", "nothing"):
+        problem = (await stoa.request("PUT", "/tables/find/element-key", expect=422, json={"column": column})).json()
+        assert "there are id, flux" in problem["detail"]
+    assert stoa.rebuilt()[1] == []

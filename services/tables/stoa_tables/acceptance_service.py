@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from stoa_contracts.types import Cause
 from stoa_tables import acceptance
-from stoa_tables.acceptance_wire import Accepted, AcceptRows, Pinned, PinRows
+from stoa_tables.acceptance_wire import Accepted, AcceptRows, ElementKey, Pinned, PinRows
 from stoa_tables.cascade import Recorder
 from stoa_tables.command_service import CommandService
 from stoa_tables.commands import confirm, invalidate
 from stoa_tables.domain import Table
 from stoa_tables.queries import Queries
 from stoa_tables.versions import VersionQueries
+from stoa_tables.wire import TableDetail
 
 __all__ = ["AcceptanceService"]
 
@@ -55,6 +56,19 @@ class AcceptanceService(CommandService):
 
         request = {"command": "pin", "table": name, **wanted.model_dump()}
         return await self._carry_out(request, command, Pinned)
+
+    async def set_element_key(self, name: str, wanted: ElementKey) -> TableDetail:
+        """Let elements be known by the value of an output column."""
+
+        def command(recorder: Recorder) -> TableDetail:
+            table = Queries(recorder.store).table(name)
+            if events := acceptance.set_element_key(table, wanted.column):
+                recorder.know_elements(table, wanted.column)
+                recorder.record(table.id, events)
+                recorder.settle()
+            return self._detail(recorder, table.id)
+
+        return await self._carry_out(None, command, TableDetail)
 
     @staticmethod
     def _tell_statuses(recorder: Recorder, table: Table, rows: list[int], version: str | None) -> None:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from stoa_contracts.types import Digest
 from stoa_tables.wire import Reason, RowId
 
-__all__ = ["AcceptRows", "Accepted", "PinRows", "Pinned"]
+__all__ = ["AcceptRows", "Accepted", "ElementKey", "PinRows", "Pinned"]
 
 
 class AcceptRows(BaseModel):
@@ -33,6 +33,16 @@ class Accepted(BaseModel):
     rows: list[int]
     suspected: list[int] = Field(
         description="Those of them that stay stale until what they depend on is settled, and are current then."
+    )
+
+
+class ElementKey(BaseModel):
+    """By what elements are known."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"column": "source_id"}]})
+
+    column: Annotated[str, Field(max_length=200)] | None = Field(
+        description="An output column that holds an array; null where what a link is keyed on counts again."
     )
 
 

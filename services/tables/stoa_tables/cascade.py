@@ -256,10 +256,34 @@ class Recorder:
             yield self._joined_from_right(link, rows)
 
     def _wanted(self, parent: str, child: str, link: LinkSpecification, rows: Sequence[int]) -> list[Wanted]:
-        offer = Offer.through(link, self._table(parent))
-        offered = (item for row in self.store.rows(parent, rows).values() for item in offer.items(row))
+        parent_table = self._table(parent)
+        return self._keyed_rows(parent_table, child, link, rows, parent_table.element_key)
+
+    def _keyed_rows(
+        self, parent: Table, child: str, link: LinkSpecification, rows: Sequence[int], element_key: str | None
+    ) -> list[Wanted]:
+        offer = Offer.through(link, parent)
+        offered = (item for row in self.store.rows(parent.id, rows).values() for item in offer.items(row))
         columns = {column.name: column for column in self._table(child).columns}
-        return keyed_rows(link, columns, offered, _coerce)
+        return keyed_rows(link, columns, offered, _coerce, element_key=element_key)
+
+    def know_elements(self, parent: Table, element_key: str | None) -> None:
+        """Let the rows of children that stand for elements be known by another column, and stay the rows that they are."""
+        for child_id, link in self.store.links_from(parent.id):
+            if link.kind != "keyed" or link.per != "element":
+                continue
+            for some in chunks(self.store.row_ids(parent.id), _BATCH):
+                before = self._keyed_rows(parent, child_id, link, some, parent.element_key)
+                after = self._keyed_rows(parent, child_id, link, some, element_key)
+                existing = self.store.derived(link.link, "left_row", some)
+                present = {(row.sources[0].row, row.key): row for row in existing if row.sources[0] is not None}
+                # The same elements in the same order, named in two ways.
+                pairs = zip(before, after, strict=True)
+                moved = [(present.get((old.sources[0].row, old.key)), new) for old, new in pairs if old.sources[0]]
+                difference = Difference(moved=[(row, new) for row, new in moved if row is not None])
+                cause = upstream_cause(parent.id, [], "link")
+                applied = apply_difference(self._table(child_id), link, difference, cause, event_bytes=self.event_bytes)
+                self.record(child_id, applied.events)
 
     def _rematched(
         self, parent: str, child: str, link: LinkSpecification, rows: Sequence[int], previous: LinkSpecification

@@ -83,7 +83,12 @@ class Difference:
 
 
 def keyed_rows(
-    link: LinkSpecification, columns: Mapping[str, Column], offered: Iterable[Item], coerce: Coerce
+    link: LinkSpecification,
+    columns: Mapping[str, Column],
+    offered: Iterable[Item],
+    coerce: Coerce,
+    *,
+    element_key: str | None = None,
 ) -> list[Wanted]:
     """Give the rows that a keyed link asks for.
 
@@ -97,6 +102,8 @@ def keyed_rows(
         What the parent's rows offer, in their order.
     coerce
         Makes values fit the child's columns.
+    element_key
+        The parent's column by whose value its elements are known; None where the values on which the link is keyed count.
     """
     wanted: list[Wanted] = []
     seen: defaultdict[tuple[int, str], int] = defaultdict(int)
@@ -112,6 +119,8 @@ def keyed_rows(
                     problems.append(str(error))
             values[child] = value
         keyed_on = [values.get(name) for name in link.keys]
+        if element_key is not None and item.source.element is not None:
+            keyed_on = [item.values.get(element_key)]
         plain = digest(keyed_on)
         occurrence = seen[item.source.row, plain]
         seen[item.source.row, plain] += 1

@@ -165,6 +165,7 @@ class Queries:
                 "rows": sum(counts.values()),
                 "counts": counts,
                 "links": self._store.links_of(table.id),
+                "element_key": table.element_key,
             }
         )
 

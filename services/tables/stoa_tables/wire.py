@@ -221,6 +221,9 @@ class TableDetail(_Answer):
     rows: int
     counts: dict[RowStatus, int]
     links: list[LinkSpecification] = Field(description="The links that fill the table.")
+    element_key: str | None = Field(
+        default=None, description="The output column by whose value elements are known in linked tables."
+    )
     warnings: list[str] = Field(
         default=[], description="What a person should know of a workflow that was just uploaded."
     )
