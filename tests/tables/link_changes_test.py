@@ -427,3 +427,11 @@ async def test_a_parent_is_deleted_and_all_that_came_from_it(stoa: Harness) -> N
     assert await stoa.values("d", "x") == [(4,), (9,)]
     assert len((await stoa.get("/graph"))["links"]) == 1
     assert stoa.rebuilt()[1] == []
+
+
+async def test_text_that_is_no_unicode_is_refused(quick: Harness) -> None:
+    await _observations(quick)
+    body = b'{"parent": "images", "mapping": {"object": "object"}, "filter": "object=\\ud800"}'
+    headers = {"Content-Type": "application/json"}
+    problem = await quick.request("POST", "/tables/cutouts/links", expect=422, content=body, headers=headers)
+    assert "half of a surrogate pair" in problem.json()["detail"]

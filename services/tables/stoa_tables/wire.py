@@ -68,6 +68,9 @@ def _without_nul(text: str) -> str:
     if "\0" in text:
         msg = "a NUL character cannot be kept"
         raise ValueError(msg)
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        msg = "half of a surrogate pair is no valid Unicode"
+        raise ValueError(msg)
     return text
 
 
