@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
 from collections import Counter
@@ -14,6 +15,7 @@ import psutil
 import pytest
 from astropy import units as u
 from astropy.coordinates import SkyCoord
+from astropy.io import fits
 from astropy.table import Table
 
 from tests.support.stoa import RunningStoa
@@ -118,6 +120,34 @@ def test_a_corrected_guess_reruns_one_row_and_fills_the_catalogue(stoa: RunningS
     assert cured["status"] == "current"
     assert cured["elements"] > 0
     assert len(stoa.rows("catalogue")) == before + cured["elements"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_directory_that_was_added_runs_just_that_directory(stoa: RunningStoa) -> None:
+    archive = stoa.data / "archive"
+    product = next(path for path in archive.rglob("product") if list(path.glob("*.pbcor.fits")))
+    tables = {stoa.checked(stoa.client.get(f"/api/tables/{name}"))["id"]: name for name in TABLES}
+    rows = {name: {row["row"]: row["revision"] for row in stoa.rows(name)} for name in TABLES}
+    position = stoa.head("executor")
+    added = archive / "added" / "product"
+    shutil.copytree(product, added)
+    for path in added.glob("*.fits"):
+        # Another observation, else its results would be taken from the one that it is a copy of.
+        fits.setval(path, "OBJECT", value="Added")
+    stoa.checked(stoa.client.post("/api/files/recheck", json={}))
+    deadline = time.monotonic() + 120
+    while len(stoa.rows("sources")) == OBSERVATIONS:
+        assert time.monotonic() < deadline, stoa.counts("products")
+        time.sleep(0.2)
+    settle_all(stoa)
+    ended = [event.data for event in stoa.events("executor", position) if event.name == "job-finished"]
+    executed = Counter(tables[data["table"]] for data in ended if data["reused_from"] is None)
+    assert executed == {"products": 1, "grabcoords": 1, "classify": 1, "sources": 1}
+    for name in ("grabcoords", "classify", "sources", "catalogue"):
+        present = {row["row"]: row["revision"] for row in stoa.rows(name)}
+        assert present | rows[name] == present, f"rows of {name} that have nothing to do with it were touched"
+    assert stoa.counts("sources") == {"current": OBSERVATIONS, "failed": 1}
 
 
 @pytest.mark.slow
