@@ -29,9 +29,7 @@ class ChangeLink(BaseModel):
         extra="forbid", json_schema_extra={"examples": [{"mapping": {"product": "path"}, "filter": "snr>5"}]}
     )
 
-    mapping: Annotated[dict[Words, Words], Field(min_length=1)] = Field(
-        default={}, description="Child column to parent column (keyed)."
-    )
+    mapping: dict[Words, Words] = Field(default={}, description="Child column to parent column (keyed).")
     keys: list[Words] | None = Field(default=None, description="As in a new link; null for its default (keyed).")
     per: Literal["row", "element", "group"] = Field(default="element", description="As in a new link (keyed).")
     filter: Words | None = Field(default=None, description="As in a new link; null for none (keyed).")
