@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -36,7 +36,7 @@ class ChangeLink(BaseModel):
     kind: Literal["inner", "left"] = Field(
         default="inner", description="Whether left rows without a right one stand there, too (joins)."
     )
-    on: Annotated[list[tuple[Words, Words]], Field(min_length=1)] = Field(
+    on: list[tuple[Words, Words]] = Field(
         default=[], description="Pairs of left and right column that have to be equal (joins)."
     )
     columns: dict[Words, Words] | None = Field(
