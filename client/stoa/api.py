@@ -567,7 +567,8 @@ class Stoa(Marks):
 
     def triggers(self, table: str) -> dict[str, Any]:
         """Tell what starts a table's runs, and when its triggers fire next."""
-        found: dict[str, Any] = self.request("GET", f"/api/triggers/{_quoted(table)}")
+        position = self.request("GET", "/api/tables")["position"]
+        found: dict[str, Any] = self.request("GET", f"/api/triggers/{_quoted(table)}", params={"after": position})
         return found
 
     def set_triggers(

@@ -109,6 +109,9 @@ async def serving(url: str, folder: Path, bus: Bus, ours: Bus, **settings: Any) 
     upgrade(database, SERVICE.migrations)
     database.engine.dispose()
     app = create_app(values, bus=bus)
+    for follower in app.state.context.followers:
+        # So long it takes to stop, for every test.
+        follower.wait = 0.02
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),

@@ -286,7 +286,7 @@ def _url(folder: str) -> str:
 
 
 @given(st.lists(_operations(), max_size=14))
-@settings(max_examples=40)
+@settings(max_examples=settings().max_examples * 20 // 50)
 def test_step_by_step_is_from_scratch(operations: list[Callable[[World], None]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         world = World(_url(folder))
@@ -330,7 +330,7 @@ def test_step_by_step_is_from_scratch_on_both_databases(database_url: str, seed:
 
 
 @given(st.lists(_array, min_size=2, max_size=5), st.data())
-@settings(max_examples=25)
+@settings(max_examples=settings().max_examples * 12 // 50)
 def test_rows_keep_their_identity(runs: list[list[int]], data: st.DataObject) -> None:
     """A child row stays as long as its parent row has an element of its key, wherever that stands."""
     with tempfile.TemporaryDirectory() as folder:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import json
+import shutil
+import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,6 +17,7 @@ import httpx
 from pydantic import SecretStr
 
 from stoa_chassis.bus import EventMessage
+from stoa_chassis.database import Database
 from stoa_chassis.memory_bus import MemoryBroker, MemoryBus
 from stoa_chassis.migrations import upgrade
 from stoa_chassis.projection import Rebuilt, compare, rebuild
@@ -265,6 +269,27 @@ def _no_feed(source: str, after: int, until: int) -> list[Envelope]:
     raise AssertionError(f"a rebuild asked {source} for {after} to {until}")
 
 
+_migrated: list[Path] = []
+
+
+def _migrate(database: Database, folder: Path) -> None:
+    """Bring a database to the newest schema; a file is copied from the first one of this process, which takes less time."""
+    file = Path(database.url.database or "")
+    if not database.is_sqlite or file.exists():
+        upgrade(database, SERVICE.migrations)
+        return
+    if not _migrated or not _migrated[0].exists():
+        template = Path(tempfile.mkdtemp(prefix="stoa-template-")) / "tables.sqlite"
+        atexit.register(shutil.rmtree, template.parent, ignore_errors=True)
+        made = Database(f"sqlite:///{template}")
+        upgrade(made, SERVICE.migrations)
+        made.engine.dispose()
+        _migrated[:] = [template]
+    folder.mkdir(parents=True, exist_ok=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(_migrated[0], file)
+
+
 @asynccontextmanager
 async def running(database_url: str, folder: Path, **settings: Any) -> AsyncIterator[Harness]:
     """Run the service over a database, which is migrated first."""
@@ -280,7 +305,10 @@ async def running(database_url: str, folder: Path, **settings: Any) -> AsyncIter
     broker = MemoryBroker()
     app = SERVICE.create_app(chosen, bus=MemoryBus(broker))
     context: TablesContext = app.state.context
-    upgrade(context.database, SERVICE.migrations)
+    for follower in context.followers:
+        # So long it takes to stop, for every test.
+        follower.wait = 0.02
+    _migrate(context.database, folder)
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),

@@ -287,7 +287,7 @@ _steps: st.SearchStrategy[Step] = st.one_of(
 
 
 @given(st.lists(_steps, max_size=10))
-@settings(max_examples=20)
+@settings(max_examples=settings().max_examples * 10 // 50)
 def test_changed_links_give_what_new_ones_would(steps: list[Step]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         world = LinkWorld(f"sqlite:///{Path(folder) / 'stoa.db'}")

@@ -166,7 +166,7 @@ _operations: st.SearchStrategy[tuple[str, tuple[Any, ...]]] = st.one_of(
 
 
 @given(st.lists(_operations, max_size=12))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=settings().max_examples * 8 // 50, deadline=None)
 def test_suspicion_step_by_step_is_suspicion_from_scratch(operations: list[tuple[str, tuple[Any, ...]]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         history = History(f"sqlite:///{Path(folder) / 'stoa.db'}")

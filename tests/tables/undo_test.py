@@ -388,7 +388,7 @@ async def _live(stoa: Harness, history: list[tuple[int, tuple[str, Any]]]) -> No
 
 
 @given(history=_histories)
-@settings(max_examples=12)
+@settings(max_examples=settings().max_examples * 8 // 50)
 def test_undoing_everything_gives_the_first_state_and_loses_nothing_of_others(
     tmp_path_factory: Any, history: list[tuple[int, tuple[str, Any]]]
 ) -> None:

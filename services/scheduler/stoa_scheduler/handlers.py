@@ -108,11 +108,17 @@ async def get_job(context: Context, job: str) -> JobDetail:
     "/triggers/{table}",
     tags=["triggers"],
     summary="What starts a table's runs",
-    responses=problem_responses(NotFoundError),
+    responses=problem_responses(NotFoundError, BehindError),
 )
-async def get_trigger(context: Context, table: TableName) -> Trigger:
-    """Tell whether a table runs by itself."""
-    return await context.factory.create_scheduler_service().trigger(table)
+async def get_trigger(
+    context: Context,
+    table: TableName,
+    after: Annotated[
+        int | None, Query(ge=0, description="A position of the tables service that the answer is to know of.")
+    ] = None,
+) -> Trigger:
+    """Tell whether a table runs by itself, and when its triggers fire next."""
+    return await context.factory.create_scheduler_service().trigger(table, after)
 
 
 @router.put(

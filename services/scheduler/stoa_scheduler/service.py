@@ -158,8 +158,17 @@ class SchedulerService(Transactions):
 
         return await self._database.write(command)
 
-    async def trigger(self, table: str) -> Trigger:
-        """Tell what starts a table's runs, and when it fires next."""
+    async def trigger(self, table: str, after: int | None = None) -> Trigger:
+        """Tell what starts a table's runs, and when it fires next.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such table.
+        BehindError
+            If the position that the answer is to know of was not reached in time.
+        """
+        await self._wait_for(after)
 
         def query(connection: sa.Connection) -> Trigger:
             store = SchedulerStore(connection)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -29,15 +29,17 @@ class ChangeLink(BaseModel):
         extra="forbid", json_schema_extra={"examples": [{"mapping": {"product": "path"}, "filter": "snr>5"}]}
     )
 
-    mapping: dict[Words, Words] = Field(default={}, description="Child column to parent column (keyed).")
+    mapping: Annotated[dict[Words, Words], Field(min_length=1)] = Field(
+        default_factory=dict, description="Child column to parent column (keyed)."
+    )
     keys: list[Words] | None = Field(default=None, description="As in a new link; null for its default (keyed).")
     per: Literal["row", "element", "group"] = Field(default="element", description="As in a new link (keyed).")
     filter: Words | None = Field(default=None, description="As in a new link; null for none (keyed).")
     kind: Literal["inner", "left"] = Field(
         default="inner", description="Whether left rows without a right one stand there, too (joins)."
     )
-    on: list[tuple[Words, Words]] = Field(
-        default=[], description="Pairs of left and right column that have to be equal (joins)."
+    on: Annotated[list[tuple[Words, Words]], Field(min_length=1)] = Field(
+        default_factory=list, description="Pairs of left and right column that have to be equal (joins)."
     )
     columns: dict[Words, Words] | None = Field(
         default=None, description="Name to `0.column` or `1.column`; null for the default choice (joins)."
