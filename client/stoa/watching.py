@@ -19,10 +19,12 @@ __all__ = ["Progress", "watch_run", "watch_tables"]
 
 _ACTIVE = ("queued", "running")
 _ENDED_JOBS = ("succeeded", "failed", "cancelled")
+_ACTIVE_JOBS = ("waiting", "dispatched", "running")
 _LINES_EVERY_S = 5.0
 _LOOK_EVERY_S = 0.3
 _SHOWN_WITHIN_S = 15.0
 _ASK_EVERY_S = 2.0
+_IDLE_LOOKS = 8
 
 
 class Progress:
@@ -100,7 +102,7 @@ def watch_run(stoa: Stoa, started: Mapping[str, Any], *, as_json: bool = False) 
     Raises
     ------
     click.exceptions.Exit
-        With status 1 if rows failed.
+        With status 1 if rows failed, or wait for what nobody runs.
     """
     if started["run"] is None:
         if as_json:
@@ -109,32 +111,49 @@ def watch_run(stoa: Stoa, started: Mapping[str, Any], *, as_json: bool = False) 
     progress = Progress()
     ended: dict[str, Any] = {}
 
-    def updates() -> Iterator[None]:
-        while True:
-            ended.update(stoa.run_state(started["run"]))
-            states = ended["states"]
-            # Rows that wait for their job may get one, or need none.
-            progress.total = ended["jobs"] + ended["awaited"]
-            progress.done = sum(states.get(state, 0) for state in _ENDED_JOBS)
-            progress.failed = states.get("failed", 0)
-            progress.look(stoa, [ended["table"]])
-            yield
-            if ended["finished"] is not None:
-                break
-            time.sleep(_LOOK_EVERY_S)
-        # The scheduler knows first; who looks at the table next wants to see it there, too.
-        until = time.monotonic() + _SHOWN_WITHIN_S
-        while time.monotonic() < until and _left(stoa.table(ended["table"])["counts"]):
-            time.sleep(_LOOK_EVERY_S)
-
-    _show(progress, updates(), as_json=as_json)
+    _show(progress, _run_updates(stoa, started["run"], progress, ended), as_json=as_json)
+    waiting = ended["awaited"] if ended["finished"] is None else 0
     if as_json:
-        emit({**started, "states": ended["states"]})
+        emit({**started, "states": ended["states"], "awaited": waiting})
+    elif waiting:
+        rows = "1 row waits" if waiting == 1 else f"{waiting} rows wait"
+        click.echo(f"{rows} for rows upstream that nobody runs; 'stoa why' says which.")
     else:
         said = [f"{number} {state}" for state, number in ended["states"].items()]
         click.echo(f"The run has ended: {', '.join(said)}.")
-    if progress.failed:
+    if progress.failed or waiting:
         raise click.exceptions.Exit(1)
+
+
+def _run_updates(stoa: Stoa, run: str, progress: Progress, ended: dict[str, Any]) -> Iterator[None]:
+    """Look at a run until it has ended, or nothing is on its way that could end it."""
+    idle = 0
+    while True:
+        ended.update(stoa.run_state(run))
+        states = ended["states"]
+        # Rows that wait for their job may get one, or need none.
+        progress.total = ended["jobs"] + ended["awaited"]
+        progress.done = sum(states.get(state, 0) for state in _ENDED_JOBS)
+        progress.failed = states.get("failed", 0)
+        progress.look(stoa, [ended["table"]])
+        yield
+        if ended["finished"] is not None:
+            break
+        idle = 0 if any(states.get(state) for state in _ACTIVE_JOBS) or _is_busy(stoa) else idle + 1
+        if idle >= _IDLE_LOOKS:
+            # What the rows wait for is stale itself, and nobody has asked for it.
+            break
+        time.sleep(_LOOK_EVERY_S)
+    # The scheduler knows first; who looks at the table next wants to see it there, too.
+    until = time.monotonic() + _SHOWN_WITHIN_S
+    while time.monotonic() < until and _left(stoa.table(ended["table"])["counts"]):
+        time.sleep(_LOOK_EVERY_S)
+
+
+def _is_busy(stoa: Stoa) -> bool:
+    """Tell whether any job is on its way."""
+    queue = stoa.request("GET", "/api/queue")
+    return any(queue[state] for state in _ACTIVE_JOBS)
 
 
 def watch_tables(stoa: Stoa, names: list[str], *, as_json: bool = False) -> None:

@@ -29,3 +29,20 @@ def test_triggers_are_added_shown_paused_and_removed(at_stoa: Command, stoa: Run
     assert (wrong.status, "five fields" in wrong.errors) == (2, True)
     assert at_stoa("trigger", "add", "nightly").status == 2
     assert at_stoa("table", "mode", "nightly", "scheduled").status == 2
+
+
+def test_watching_rows_that_wait_for_what_nobody_runs_comes_to_an_end(at_stoa: Command, stoa: RunningStoa) -> None:
+    above, below = stoa.create_worktable("above"), stoa.create_worktable("below")
+    # Which elements there are is not settled before the row above has run.
+    link = {"parent": above, "per": "element", "mapping": {"number": "number"}}
+    stoa.checked(stoa.client.post(f"/api/tables/{below}/links", json=link))
+    stoa.add_rows(above, [{"number": 1}])
+    assert at_stoa("table", "run", "above", "--watch").status == 0
+    assert at_stoa("table", "run", "below", "--watch").status == 0
+    at_stoa("table", "edit", "above", "1", "number=2")
+    watched = at_stoa("table", "run", "below", "--watch")
+    assert watched.status == 1
+    assert "1 row waits for rows upstream that nobody runs" in watched.output
+    assert at_stoa("table", "run", "above", "--watch").status == 0
+    stoa.settle(above, below)
+    assert [row["values"]["number"] for row in stoa.rows(below)] == [2]
