@@ -342,13 +342,15 @@ async def test_a_long_look_at_a_file_ends_with_the_job_and_with_the_executor(
         await executor.finished(await alone.ask(version, {"name": "x"}))
         with monkeypatch.context() as slow:
             slow.setattr(digests, "_hash", look_for_ever)
-            cancelled, other = [
-                await alone.ask(version, {"name": name, "image": image}, max_attempts=1) for name in ("c", "s")
-            ]
-            await asyncio.to_thread(looking.wait, 20)
+            # One after the other: a job that is cancelled before it is taken ends without a word of the executor.
+            cancelled = await alone.ask(version, {"name": "c", "image": image}, max_attempts=1)
+            assert await asyncio.to_thread(looking.wait, 20)
             await alone.site.cancel(cancelled)
             (outcome,) = await executor.finished(cancelled)
             assert (outcome["outcome"], outcome["key"]) == ("cancelled", None)
+            looking.clear()
+            other = await alone.ask(version, {"name": "s", "image": image}, max_attempts=1)
+            assert await asyncio.to_thread(looking.wait, 20)
             executor.context.background.stop.set()
             async with asyncio.timeout(20):
                 while executor.context.agent.held:
