@@ -38,6 +38,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[servers_used] = set()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, so that all workers end at about the same time."""
+    items.sort(key=lambda item: "integration" not in item.path.parts)
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Tell the run that distributes the tests which servers this worker used."""
     output = getattr(session.config, "workeroutput", None)
