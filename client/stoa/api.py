@@ -259,7 +259,8 @@ class Stoa(Marks):
         format
             csv, ecsv, fits, votable or parquet.
         **more
-            ``view`` (rows or elements), ``filter`` (one or a list), ``status``, ``sort``, ``columns``.
+            ``view`` (rows or elements), ``filter`` (one or a list), ``status``, ``sort``, ``columns``, ``as_of`` (a position or a
+            time).
 
         Raises
         ------

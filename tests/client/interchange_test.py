@@ -34,6 +34,8 @@ def test_rows_are_previewed_imported_and_exported(at_stoa: Command, table: str, 
     assert "line 3: k:" in done.errors
 
     assert at_stoa("table", "export", table, "-").output.splitlines() == ["k,name", "1,one", "2,two"]
+    before = at_stoa("table", "show", table, "--json").json["table"]["position"] - 1
+    assert at_stoa("table", "export", table, "-", "--as-of", before).output.splitlines() == ["k,name", "1,one"]
     target = tmp_path / "out.vot"
     told = at_stoa("table", "export", table, target, "--columns", "name", "--sort", "-k")
     assert told.output == f"Exported {table} as {target} ({target.stat().st_size:,} bytes).\n"

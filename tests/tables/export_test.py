@@ -375,6 +375,24 @@ async def test_an_export_has_its_name_type_position_and_tag(quick: Harness) -> N
     assert (await quick.request("GET", "/tables/CAT/export", expect=200, **same)).headers["etag"] != tag
 
 
+async def test_a_table_is_exported_as_it_was(stoa: Harness) -> None:
+    await catalogue(stoa)
+    asked = {"format": "fits", "columns": "ra", "sort": "-ra"}
+    then = await stoa.request("GET", "/tables/cat/export", expect=200, params=asked)
+    await stoa.add("cat", {"ra": 1.0})
+    await stoa.patch("/tables/cat", {"name": "renamed"})
+    position = then.headers["stoa-position"]
+    past = {**asked, "as_of": position}
+    answer = await stoa.request("GET", "/tables/renamed/export", expect=200, params=past)
+    assert answer.content == then.content
+    assert answer.headers["stoa-position"] == position
+    assert answer.headers["content-disposition"] == then.headers["content-disposition"]
+    headers = {"If-None-Match": answer.headers["etag"]}
+    await stoa.request("GET", "/tables/renamed/export", expect=304, params=past, headers=headers)
+    await stoa.request("GET", "/tables/renamed/export", expect=200, params=asked, headers=headers)
+    await stoa.request("GET", "/tables/renamed/export", expect=404, params={**asked, "as_of": "0"})
+
+
 @pytest.mark.parametrize(
     ("parameters", "status", "said"),
     [

@@ -143,6 +143,7 @@ def _tell(report: Mapping[str, Any]) -> None:
 @click.option("--status", help="Only rows of this status.")
 @click.option("--sort", help="Columns, comma separated, with a minus for descending.")
 @click.option("--columns", help="Columns, comma separated; also row, element, status and revision.")
+@click.option("--as-of", help="As it was at a position of the log, or at a time such as 2026-03-01T20:00:00Z.")
 @click.option("--force", is_flag=True, help="Replace the file where there is one.")
 @client
 def export(
@@ -155,6 +156,7 @@ def export(
     status: str | None,
     sort: str | None,
     columns: str | None,
+    as_of: str | None,
     force: bool,
 ) -> None:
     """Write a TABLE to a FILE as CSV, ECSV, FITS, VOTable or Parquet, or to standard output (-)."""
@@ -163,7 +165,8 @@ def export(
     if chosen is None:
         raise Refused(f"The name {path.name} tells no format; --format says one of {', '.join(_FORMATS)}")
     asked = {"view": "elements" if elements else "rows", "filter": list(filters)}
-    asked |= {key: value for key, value in (("status", status), ("sort", sort), ("columns", columns)) if value}
+    more = {"status": status, "sort": sort, "columns": columns, "as_of": as_of}
+    asked |= {key: value for key, value in more.items() if value}
     if target == "-":
         stoa.export(name_, sys.stdout.buffer, format=chosen, **asked)
         sys.stdout.buffer.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Response
@@ -13,7 +14,7 @@ from stoa_chassis.service import origin_of
 from stoa_contracts.types import RowStatus
 from stoa_tables.context import POSITION_HEADER, Context
 from stoa_tables.exporting import ExportRequest, export
-from stoa_tables.handlers.parameters import TableParameter
+from stoa_tables.handlers.parameters import AsOfParameter, TableParameter
 from stoa_tables.importing import FORMATS, MEDIA_TYPES, FileFormat
 from stoa_tables.problems import InvalidFilterError, InvalidRequestError, NotFoundError
 from stoa_tables.queries import Page
@@ -68,20 +69,28 @@ def _request(  # noqa: PLR0913, PLR0917 - the parameters of the address
 )
 async def export_table(
     request: Annotated[ExportRequest, Depends(_request)],
+    as_of: AsOfParameter,
     context: Context,
     if_none_match: Annotated[str | None, Header(description="The ETag of a file that the client has.")] = None,
 ) -> Response:
-    """Give the table as CSV, ECSV, FITS, VOTable or Parquet, with units, UCDs, descriptions and the log's position.
+    """Give the table, as it is or was, as CSV, ECSV, FITS, VOTable or Parquet, with units, UCDs and the log's position.
 
     The file is written on the disk before its first byte is sent, so that its length is known and an answer that breaks off is
     noticed.
     """
+    ask_about = context.factory.ask_about
     if if_none_match is not None:
-        position = await context.factory.ask(lambda queries, position: (queries.table(request.table), position)[1])
+        position = await ask_about(
+            request.table, as_of, lambda queries, position, name: (queries.table(name), position)[1]
+        )
         if request.tag(position) in [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]:
             return Response(status_code=304, headers={"ETag": request.tag(position)})
     async with context.process.exports:
-        made = await context.factory.ask(lambda queries, position: export(queries, position, request))
+        made = await ask_about(
+            request.table,
+            as_of,
+            lambda queries, position, name: export(queries, position, replace(request, table=name)),
+        )
     headers = {
         "Content-Disposition": f'attachment; filename="{made.name}"',
         "Content-Length": str(made.size),
