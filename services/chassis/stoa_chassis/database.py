@@ -120,8 +120,8 @@ class Database:
     def reading(self) -> Iterator[sa.Connection]:
         """Open a read transaction in this thread."""
         with self._translated(), self.engine.connect() as connection:
-            connection.execute(
-                sa.text("BEGIN" if self.is_sqlite else "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            connection.exec_driver_sql(
+                "BEGIN" if self.is_sqlite else "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
             )
             yield connection
 
@@ -155,9 +155,9 @@ class Database:
 
     def _lock(self, connection: sa.Connection) -> None:
         if self.is_sqlite:
-            connection.execute(sa.text("BEGIN IMMEDIATE"))
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
         else:
-            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _WRITER_LOCK})
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITER_LOCK})")
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -195,17 +195,11 @@ class Database:
     def _commit(self, batch: list[_Write]) -> None:
         try:
             with self.writing() as connection:
-                for item in batch:
-                    item.error = item.result = None
-                    try:
-                        with connection.begin_nested():
-                            item.result = item.function(connection)
-                    except DBAPIError as error:
-                        if isinstance(error, OperationalError) or error.connection_invalidated:
-                            raise
-                        item.error = error
-                    except Exception as error:  # noqa: BLE001 - it is raised where the work was asked for
-                        item.error = error
+                if len(batch) == 1:
+                    # What fails alone is undone with its transaction: a savepoint would be two statements more.
+                    batch[0].result = batch[0].function(connection)
+                else:
+                    self._carry_out(connection, batch)
         except Exception as error:  # noqa: BLE001 - nothing was committed: everybody who waits has to know
             for item in batch:
                 item.error = error
@@ -213,6 +207,19 @@ class Database:
             _call(item.loop, _resolve, item)
         for loop, event in self._listeners:
             _call(loop, event.set)
+
+    @staticmethod
+    def _carry_out(connection: sa.Connection, batch: list[_Write]) -> None:
+        for item in batch:
+            try:
+                with connection.begin_nested():
+                    item.result = item.function(connection)
+            except DBAPIError as error:
+                if isinstance(error, OperationalError) or error.connection_invalidated:
+                    raise
+                item.error = error
+            except Exception as error:  # noqa: BLE001 - it is raised where the work was asked for
+                item.error = error
 
     async def aclose(self) -> None:
         """Finish the writes that wait and close every connection."""
