@@ -430,6 +430,8 @@ class Agent:
 
     async def _describe(self, workflow: StagedWorkflow) -> WorkflowDescription | None:
         """Ask an engine once what a workflow runs; None where it cannot say, because the job will fail there, too."""
+        if (known := self._descriptions.get(workflow)) is not None:
+            return known
         async with self._describing.setdefault(workflow, asyncio.Lock()):
             if workflow not in self._descriptions:
                 name = f"description.{new_id()}"
@@ -459,7 +461,8 @@ class Agent:
             return work.cancelled or self._stop.is_set()
 
         prepared = await asyncio.to_thread(self._preparer.prepare, work.request, workflow, description, interrupted)
-        self._spawn(self._save_digests())
+        if self._preparer.has_news:
+            self._spawn(self._save_digests())
         return prepared
 
     async def _save_digests(self) -> None:
@@ -529,16 +532,19 @@ class Agent:
     ) -> Ending:
         outcome: Outcome = "permanentFail" if result.outcome == "stopped" else result.outcome
         refusal: tuple[Outcome, str] | None = None
-        try:
-            await asyncio.to_thread(self._preparer.check, prepared, workflow, description)
-        except InputRefusedError as damaged:
-            refusal = "permanentFail", str(damaged)
-        except (InputUnstableError, ProgramChangedError) as changed:
-            refusal = "temporaryFail", str(changed)
         readable = [*self._settings.input_roots, workflow.directory]
-        log, outputs, error = await asyncio.to_thread(
-            self._store_results, work, result, readable, keep=refusal is None and not work.cancelled
-        )
+
+        def look() -> tuple[FileReference | None, dict[str, Any] | None, str | None]:
+            nonlocal refusal
+            try:
+                self._preparer.check(prepared, workflow, description)
+            except InputRefusedError as damaged:
+                refusal = "permanentFail", str(damaged)
+            except (InputUnstableError, ProgramChangedError) as changed:
+                refusal = "temporaryFail", str(changed)
+            return self._store_results(work, result, readable, keep=refusal is None and not work.cancelled)
+
+        log, outputs, error = await asyncio.to_thread(look)
         if refusal is None and error is not None:
             refusal = "permanentFail", error
         if refusal is not None and (

@@ -304,6 +304,11 @@ class ContentDigests:
         state = _State.of(status)
         return state.text, state.written
 
+    @property
+    def has_news(self) -> bool:
+        """Whether something was learned that is not in the database."""
+        return bool(self._unsaved)
+
     async def save(self) -> None:
         """Write what was learned into the database."""
         with self._lock:

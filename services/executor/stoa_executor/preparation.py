@@ -118,6 +118,11 @@ class Preparer:
                 )
         return prepared
 
+    @property
+    def has_news(self) -> bool:
+        """Whether something was learned of files that is not in the database."""
+        return self._digests.has_news
+
     async def save(self) -> None:
         """Write what was learned of files into the database, so that they are not read again."""
         await self._digests.save()
