@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from stoa_contracts.canonical import canonical_json
 from stoa_contracts.registry import Event, load_event
@@ -19,6 +20,8 @@ MEDIA_TYPE = "application/cloudevents+json"
 
 #: A list of events (CloudEvents JSON format, section 4).
 BATCH_MEDIA_TYPE = "application/cloudevents-batch+json"
+
+_timestamp = TypeAdapter(Timestamp)
 
 
 class Envelope(BaseModel):
@@ -72,19 +75,39 @@ class Envelope(BaseModel):
         """The NATS subject on which the event is told."""
         return f"stoa.{self.service}.{self.subject}.{self.name}"
 
+    @property
+    def written_time(self) -> str:
+        """The time as it is written."""
+        written: str = _timestamp.dump_python(self.time, mode="json")
+        return written
+
     def event(self) -> Event:
-        """Read the data as the newest version of the event.
+        """Read the data as the newest version of the event; a second call gives what the first one read.
 
         Raises
         ------
         stoa_contracts.registry.UnknownEventError
             If this version of the contracts does not know the event.
         """
+        return self._event
+
+    @cached_property
+    def _event(self) -> Event:
         return load_event(self.service, self.name, self.schema_version, self.data)
 
-    def to_bytes(self) -> bytes:
-        """Write the envelope in its one canonical form."""
-        return canonical_json(self.model_dump(mode="json", exclude_none=True))
+    def to_bytes(self, data: bytes | None = None) -> bytes:
+        """Write the envelope in its one canonical form.
+
+        Parameters
+        ----------
+        data
+            The canonical form of the data, where it is known already: nothing is as large as the data.
+        """
+        # Nothing is as large as the data: it is written at most once, and put where its name belongs in the order.
+        head = self.model_dump(mode="json", exclude_none=True, exclude={"data"}) | {"data": None}
+        written = canonical_json(self.data) if data is None else data
+        before, _, after = canonical_json(head).partition(b'"data":null')
+        return b"".join((before, b'"data":', written, after))
 
     @classmethod
     def from_bytes(cls, content: bytes | str) -> Envelope:

@@ -453,7 +453,7 @@ class _Source:
     def _apply_each(self, connection: sa.Connection, batch: Sequence[Envelope]) -> _Applied:
         follower, source = self._follower, self._source
         begin = position = read_checkpoint(connection, follower.name, source)
-        noted, own_position = begin, follower.log.head(connection)
+        noted, own_position, appended = begin, follower.log.head(connection), follower.log.appended
         until = time.monotonic() + _TRANSACTION_S
         for index, envelope in enumerate(batch):
             if envelope.log_position <= position:
@@ -467,12 +467,12 @@ class _Source:
             except Exception as error:
                 raise _ApplyError(index, envelope) from error
             position += 1
-            if (head := follower.log.head(connection)) != own_position:
+            if follower.log.appended != appended:
                 # It caused events of our own, which a rebuild has to replay before the next one.
                 follower.log.record_consumption(
                     connection, follower.name, source, noted + 1, position, own_position=own_position
                 )
-                noted, own_position = position, head
+                noted, own_position, appended = position, follower.log.head(connection), follower.log.appended
         if position > noted:
             follower.log.record_consumption(
                 connection, follower.name, source, noted + 1, position, own_position=own_position

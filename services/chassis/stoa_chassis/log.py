@@ -105,6 +105,14 @@ _INSERT = sa.insert(event)
 _PLACE = sa.select(event.c.position, event.c.chain).where(
     event.c.stream == sa.bindparam("stream"), event.c.version == sa.bindparam("version")
 )
+_READ = sa.select(event).where(event.c.position > sa.bindparam("b_after")).order_by(event.c.position)
+_LIMIT: sa.BindParameter[int] = sa.bindparam("b_limit", type_=sa.Integer)
+_READ_SOME = _READ.limit(_LIMIT)
+_FOLLOWER = (checkpoint.c.name == sa.bindparam("b_name"), checkpoint.c.source == sa.bindparam("b_source"))
+_CHECKPOINT = sa.select(checkpoint.c.position).where(*_FOLLOWER)
+_MOVE_CHECKPOINT = sa.update(checkpoint).where(*_FOLLOWER).values(position=sa.bindparam("b_position"))
+_NEW_CHECKPOINT = sa.insert(checkpoint)
+_CONSUMED = sa.insert(consumption)
 _TIME = sa.select(event.c.time).where(event.c.position == sa.bindparam("position"))
 
 
@@ -170,6 +178,8 @@ class Log:
     def __init__(self, service: str) -> None:
         self.service = service
         self.source = f"urn:stoa:{service}"
+        self.appended = 0
+        """How many events were appended through this object: who holds the writer lock sees by it whether any were."""
 
     def head(self, connection: sa.Connection) -> int:
         """Give the position of the last event, 0 in an empty log."""
@@ -239,10 +249,12 @@ class Log:
                 traceparent=cause.traceparent,
                 data=fact.model_dump(mode="json"),
             )
-            chain = _link(chain, envelope.to_bytes())
+            data = canonical_json(envelope.data)
+            chain = _link(chain, envelope.to_bytes(data))
             envelopes.append(envelope)
-            rows.append(_to_row(envelope, chain))
+            rows.append(_to_row(envelope, data, chain))
         connection.execute(_INSERT, rows)
+        self.appended += len(rows)
         return envelopes
 
     def read(
@@ -269,14 +281,40 @@ class Log:
         until
             Only events up to this position.
         """
-        statement = sa.select(event).where(event.c.position > after).order_by(event.c.position)
+        return [self._to_envelope(row) for row in self._rows(connection, after, limit, stream, until)]
+
+    def read_written(
+        self, connection: sa.Connection, *, after: int = 0, limit: int | None = None
+    ) -> Iterator[tuple[Envelope, bytes]]:
+        """Read events as they are sent: each without its data, and then the canonical bytes of all of it.
+
+        The data are stored in their canonical form, so nobody has to read and write them for that.
+
+        Parameters
+        ----------
+        connection
+            Of any transaction.
+        after
+            Only events beyond this position.
+        limit
+            At most so many.
+        """
+        for row in self._rows(connection, after, limit):
+            head = self._to_envelope(row, {})
+            yield head, head.to_bytes(row.data.encode())
+
+    @staticmethod
+    def _rows(
+        connection: sa.Connection, after: int, limit: int | None, stream: str | None = None, until: int | None = None
+    ) -> sa.CursorResult[Any]:
+        statement = _READ
         if stream is not None:
             statement = statement.where(event.c.stream == stream)
         if until is not None:
             statement = statement.where(event.c.position <= until)
         if limit is not None:
-            statement = statement.limit(limit)
-        return [self._to_envelope(row) for row in connection.execute(statement)]
+            statement = _READ_SOME if statement is _READ else statement.limit(_LIMIT)
+        return connection.execute(statement, {"b_after": after, "b_limit": limit})
 
     def read_stream(
         self, connection: sa.Connection, stream: str, *, after: int = 0, until: int, limit: int | None = None
@@ -360,7 +398,7 @@ class Log:
             return "its content does not fit its chain value"
         return None
 
-    def _to_envelope(self, row: Any) -> Envelope:
+    def _to_envelope(self, row: Any, data: dict[str, Any] | None = None) -> Envelope:
         return Envelope(
             id=row.id,
             source=self.source,
@@ -374,7 +412,7 @@ class Log:
             correlationid=row.correlationid,
             causationid=row.causationid,
             traceparent=row.traceparent,
-            data=json.loads(row.data),
+            data=json.loads(row.data) if data is None else data,
         )
 
     def record_consumption(
@@ -392,8 +430,8 @@ class Log:
         ``own_position`` is our own head before they were applied; without it, it is the present one.
         """
         head = self.head(connection) if own_position is None else own_position
-        statement = sa.insert(consumption).values(name=name, source=source, first=first, last=last, own_position=head)
-        connection.execute(statement)
+        consumed = {"name": name, "source": source, "first": first, "last": last, "own_position": head}
+        connection.execute(_CONSUMED, consumed)
 
     def consumptions(
         self, connection: sa.Connection, name: str, *, after: int = 0, limit: int | None = None
@@ -413,23 +451,21 @@ class Log:
 
 def read_checkpoint(connection: sa.Connection, name: str, source: str) -> int:
     """Give the position up to which a follower has applied a source's events."""
-    statement = sa.select(checkpoint.c.position).where(checkpoint.c.name == name, checkpoint.c.source == source)
-    return connection.execute(statement).scalar_one_or_none() or 0
+    return connection.execute(_CHECKPOINT, {"b_name": name, "b_source": source}).scalar_one_or_none() or 0
 
 
 def write_checkpoint(connection: sa.Connection, name: str, source: str, position: int) -> None:
     """Note the position up to which a follower has applied a source's events, in the transaction that applied them."""
-    where = (checkpoint.c.name == name, checkpoint.c.source == source)
-    if not connection.execute(sa.update(checkpoint).where(*where).values(position=position)).rowcount:
-        connection.execute(sa.insert(checkpoint).values(name=name, source=source, position=position))
+    known = {"b_name": name, "b_source": source, "b_position": position}
+    if not connection.execute(_MOVE_CHECKPOINT, known).rowcount:
+        connection.execute(_NEW_CHECKPOINT, {"name": name, "source": source, "position": position})
 
 
 def _link(chain: str, content: bytes) -> str:
     return hashlib.sha256(chain.encode() + content).hexdigest()
 
 
-def _to_row(envelope: Envelope, chain: str) -> dict[str, Any]:
-    written = envelope.model_dump(mode="json", include={"time"})
+def _to_row(envelope: Envelope, data: bytes, chain: str) -> dict[str, Any]:
     return {
         "position": envelope.log_position,
         "id": envelope.id,
@@ -437,12 +473,12 @@ def _to_row(envelope: Envelope, chain: str) -> dict[str, Any]:
         "version": envelope.streamversion,
         "type": envelope.name,
         "schema_version": envelope.schema_version,
-        "time": written["time"],
+        "time": envelope.written_time,
         "actor": envelope.actor,
         "correlationid": envelope.correlationid,
         "causationid": envelope.causationid,
         "traceparent": envelope.traceparent,
-        "data": canonical_json(envelope.data).decode(),
+        "data": data.decode(),
         "chain": chain,
     }
 

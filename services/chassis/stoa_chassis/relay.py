@@ -50,6 +50,9 @@ class Relay:
         or the bus may have been wiped.
     batch
         At most so many events go out at once. They are all held in memory.
+    collect
+        While events follow each other closely, the relay waits for so many seconds at most, less at first, before it looks
+        for more: a batch costs the bus and every follower hardly more than a single event.
 
     Notes
     -----
@@ -66,13 +69,15 @@ class Relay:
         metrics: Metrics | None = None,
         poll: float = 5.0,
         batch: int = 500,
+        collect: float = 0.05,
     ) -> None:
         self._log = log
         self._database = database
         self._bus = bus
         self._metrics = metrics
         self._poll = poll
-        self._batch = batch
+        self._batch = self._limit = batch
+        self._collect = collect
         self._backoff = Backoff(0.05, 2.0)
         self._position = 0
         self._problem: str | None = None
@@ -126,35 +131,42 @@ class Relay:
     async def _copy(self, tail: Tail, wake: asyncio.Event, stop: asyncio.Event) -> None:
         """Send what the bus does not have, until it is time to look again."""
         look_again = time.monotonic() + self._poll
+        pause = self._collect / 8
         while not stop.is_set():
             # First the flag, then the log: what is appended in between wakes us once too often, never too seldom.
             wake.clear()
-            messages = await self._database.read(partial(self._read, after=tail.position))
+            messages, more = await self._database.read(partial(self._read, after=tail.position))
             if messages:
                 sequence = await self._bus.publish_events(self._log.service, messages, tail.sequence)
                 tail = Tail(messages[-1].position, sequence, messages[-1].id)
                 if self._metrics is not None:
                     self._metrics.relayed.labels(self._log.service).inc(len(messages))
                 self._reached(tail.position)
+                if not more:
+                    await wait_any(stop, seconds=pause)
+                    pause = min(2 * pause, self._collect)
                 continue
+            pause = self._collect / 8
             rest = look_again - time.monotonic()
             if rest <= 0 or not await wait_any(wake, stop, seconds=rest):
                 return
 
-    def _read(self, connection: sa.Connection, after: int) -> list[EventMessage]:
-        """Read the next batch, as large as the bus takes it."""
+    def _read(self, connection: sa.Connection, after: int) -> tuple[list[EventMessage], bool]:
+        """Read the next batch, as large as the bus takes it, and tell whether there is more at once."""
         messages: list[EventMessage] = []
-        size = 0
-        for envelope in self._log.read(connection, after=after, limit=self._batch):
-            message = self._message(envelope)
+        size, limit = 0, self._limit
+        for envelope, body in self._log.read_written(connection, after=after, limit=limit):
+            message = self._message(envelope, body)
             size += len(message.body)
             if messages and size > MAX_BATCH_BYTES:
-                break
+                # While events are large, what does not fit would be read again for each batch.
+                self._limit = len(messages)
+                return messages, True
             messages.append(message)
-        return messages
+        self._limit = min(self._batch, 2 * limit)
+        return messages, len(messages) == limit
 
-    def _message(self, envelope: Envelope) -> EventMessage:
-        body = envelope.to_bytes()
+    def _message(self, envelope: Envelope, body: bytes) -> EventMessage:
         if len(body) > self._bus.max_message_bytes:
             reference = f"/events?after={envelope.log_position - 1}&limit=1"
             head = envelope.model_dump(mode="json", exclude_none=True, exclude={"data"})

@@ -315,10 +315,10 @@ def _feed(context: ProcessContext) -> APIRouter:
         after: Annotated[int, Query(ge=0, description="Only events beyond this position.")] = 0,
         limit: Annotated[int, Query(ge=1, le=5000, description="At most so many events.")] = 500,
     ) -> Response:
-        envelopes = await context.database.read(
-            lambda connection: context.log.read(connection, after=after, limit=limit)
+        written = await context.database.read(
+            lambda connection: [body for _, body in context.log.read_written(connection, after=after, limit=limit)]
         )
-        return Response(batch([envelope.to_bytes() for envelope in envelopes]), media_type=BATCH_MEDIA_TYPE)
+        return Response(batch(written), media_type=BATCH_MEDIA_TYPE)
 
     return router
 
