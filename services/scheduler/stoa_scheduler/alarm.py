@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 import structlog
 
+from stoa_chassis.background import pause
 from stoa_chassis.database import Database, DatabaseUnavailableError
 from stoa_chassis.log import Origin
 from stoa_chassis.projection import EventStore
@@ -31,6 +32,7 @@ _STATUSES: dict[str, list[RowStatus] | None] = {"stale": ["stale", "cancelled"],
 _LONGEST_SLEEP_S = 60.0
 _WITHOUT_DATABASE_S = 1.0
 _MOST_AT_ONCE = 20
+_COLLECT_S = 0.1
 
 
 class Alarm:
@@ -70,6 +72,8 @@ class Alarm:
                     self._logger.warning("triggers wait for the database", error=str(error))
                     seconds = _WITHOUT_DATABASE_S
                 await wait_any(stop, changed, seconds=seconds)
+                # Commits come in flocks, and hardly one of them sets a trigger.
+                await pause(stop, min(seconds, _COLLECT_S))
         finally:
             self._database.forget(changed)
 
@@ -115,8 +119,11 @@ def _scheduled(statement: sa.Select[Any]) -> sa.Select[Any]:
     return statement.select_from(joined).where(table_state.c.mode == "scheduled", table_state.c.deleted.is_(False))
 
 
+_earliest = _scheduled(sa.select(sa.func.min(trigger.c.next_due)))
+
+
 def _next_due(connection: sa.Connection) -> datetime | None:
-    due: datetime | None = connection.execute(_scheduled(sa.select(sa.func.min(trigger.c.next_due)))).scalar_one()
+    due: datetime | None = connection.execute(_earliest).scalar_one()
     return due
 
 

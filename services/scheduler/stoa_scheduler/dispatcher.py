@@ -84,6 +84,17 @@ _first_retry = (
 )
 _next_retry = _first_retry.where(job.c.not_before > sa.bindparam("b_now"))
 
+# Written once, because they run whenever something was committed.
+_numbers = sa.select(
+    sa.select(sa.func.coalesce(sa.func.sum(backlog.c.waiting), 0)).scalar_subquery(),
+    sa.select(sa.func.count()).where(dispatch.c.started.is_(False)).scalar_subquery(),
+    sa.select(sa.func.count()).where(dispatch.c.started).scalar_subquery(),
+    sa.select(sa.func.min(dispatch.c.due)).scalar_subquery(),
+)
+_group = (dispatch.c.table_id, dispatch.c.requested_by, dispatch.c.priority, dispatch.c.started)
+_handed_out = sa.select(*_group, sa.func.count().label("number")).group_by(*_group)
+_backlog = sa.select(backlog).where(backlog.c.waiting > 0)
+
 # Written once, because they run for each table that has jobs waiting.
 _of_group = (
     sa.select(job.c.id, job.c.attempt)
@@ -97,6 +108,20 @@ _of_group = (
 )
 _retries = _of_group.where(job.c.not_before <= sa.bindparam("b_now")).order_by(job.c.not_before)
 _fresh = _of_group.where(job.c.not_before.is_(None)).order_by(job.c.not_before, job.c.row)
+_requests = sa.select(
+    job.c.id,
+    job.c.attempt,
+    job.c.table_id,
+    job.c.row,
+    job.c.revision,
+    job.c.workflow_version,
+    job.c.inputs,
+    job.c.requested_by,
+    job.c.correlationid,
+    job.c.causationid,
+    job.c.traceparent,
+    job.c.force,
+).where(job.c.id.in_(sa.bindparam("b_jobs", expanding=True)))
 
 
 class Dispatcher:
@@ -200,13 +225,7 @@ class Dispatcher:
         connection.execute(sa.update(dispatch).where(dispatch.c.started, dispatch.c.due > soon).values(due=soon))
 
     def _look(self, connection: sa.Connection, now: datetime) -> _Look:
-        statement = sa.select(
-            sa.select(sa.func.coalesce(sa.func.sum(backlog.c.waiting), 0)).scalar_subquery(),
-            sa.select(sa.func.count()).where(dispatch.c.started.is_(False)).scalar_subquery(),
-            sa.select(sa.func.count()).where(dispatch.c.started).scalar_subquery(),
-            sa.select(sa.func.min(dispatch.c.due)).scalar_subquery(),
-        )
-        waiting, handed, running, due = connection.execute(statement).one()
+        waiting, handed, running, due = connection.execute(_numbers).one()
         self._waiting.set(float(waiting - handed))
         self._handed.set(handed)
         if due is not None and due <= now:
@@ -233,12 +252,8 @@ class Dispatcher:
         unstarted: Counter[tuple[str, str, int]] = Counter()
         people: Counter[str] = Counter()
         tables: Counter[str] = Counter()
-        c = dispatch.c
-        statement = sa.select(
-            c.table_id, c.requested_by, c.priority, c.started, sa.func.count().label("number")
-        ).group_by(c.table_id, c.requested_by, c.priority, c.started)
         running = 0
-        for item in connection.execute(statement):
+        for item in connection.execute(_handed_out):
             in_flight[item.requested_by, item.table_id] += item.number
             people[item.requested_by] += item.number
             tables[item.table_id] += item.number
@@ -247,7 +262,7 @@ class Dispatcher:
             else:
                 unstarted[item.table_id, item.requested_by, item.priority] += item.number
         groups = []
-        for item in connection.execute(sa.select(backlog).where(backlog.c.waiting > 0)):
+        for item in connection.execute(_backlog):
             left = item.waiting - unstarted[item.table_id, item.requested_by, item.priority]
             person, table = item.requested_by, item.table_id
             if left > 0 and limits.leaves_person(person, people[person]) and limits.leaves_table(table, tables[table]):
@@ -367,22 +382,7 @@ class Dispatcher:
     def _handouts(self, connection: sa.Connection, jobs: Sequence[str]) -> list[Handout]:
         if not jobs:
             return []
-        c = job.c
-        statement = sa.select(
-            c.id,
-            c.attempt,
-            c.table_id,
-            c.row,
-            c.revision,
-            c.workflow_version,
-            c.inputs,
-            c.requested_by,
-            c.correlationid,
-            c.causationid,
-            c.traceparent,
-            c.force,
-        ).where(c.id.in_(jobs))
-        found = {item.id: item for item in connection.execute(statement)}
+        found = {item.id: item for item in connection.execute(_requests, {"b_jobs": jobs})}
         handouts = []
         for id_ in jobs:
             item = found[id_]

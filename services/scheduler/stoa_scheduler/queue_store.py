@@ -29,6 +29,9 @@ _MOST_GROUPS = 1000
 _MOMENTS = 64
 _COUNTED = ("stale", "queued", "running", "current", "failed", "cancelled", "awaited")
 
+# Written once, because the dispatcher asks whenever something was committed.
+_LIMITS = sa.select(run_limit)
+
 
 class QueueStore:
     """What is counted of the queue.
@@ -104,7 +107,7 @@ class QueueStore:
     def limits(self, *, per_table: int | None, per_person: int | None) -> Limits:
         """Give all limits, for the dispatcher."""
         kinds: dict[str, dict[str, int]] = {"table": {}, "person": {}}
-        for item in self._connection.execute(sa.select(run_limit)):
+        for item in self._connection.execute(_LIMITS):
             kinds[item.kind][item.name] = item.running
         return Limits(kinds["table"], kinds["person"], per_table, per_person)
 

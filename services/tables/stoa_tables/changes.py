@@ -133,13 +133,17 @@ class ChangeFeed:
             self._tell()
             while not stop.is_set():
                 wake.clear()
-                if not await self._read():
+                found = await self._read()
+                if not found:
                     await wait_any(stop, wake, seconds=_POLL_S)
+                elif found < _BATCH:
+                    # Whoever listens gets at most one frame in this time anyway.
+                    await wait_any(stop, seconds=self._interval)
         finally:
             self._database.forget(wake)
             self._tell()
 
-    async def _read(self) -> bool:
+    async def _read(self) -> int:
         after = self._position
         found = await self._database.read(
             lambda connection: self._events.log.read(connection, after=after, limit=_BATCH)
@@ -154,7 +158,7 @@ class ChangeFeed:
             self._position = envelope.log_position
         if found:
             self._tell()
-        return bool(found)
+        return len(found)
 
     def _tell(self) -> None:
         news, self._news = self._news, asyncio.Event()
