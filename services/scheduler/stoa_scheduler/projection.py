@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from stoa_chassis.bulk import insert_many
 from stoa_chassis.projection import ReadModel
 from stoa_contracts.envelope import Envelope
 from stoa_contracts.events import executor, scheduler, tables
@@ -114,7 +115,7 @@ def _rows_added(step: Step, event: tables.RowsAdded) -> None:
         }
         for row in event.rows
     ]
-    step.execute(sa.insert(step.s.row), rows)
+    insert_many(step.connection, step.s.add_rows, rows)
     step.change_progress(event.table, {"stale": len(rows)})
 
 
@@ -285,7 +286,7 @@ def _job_finished(step: Step, event: executor.JobFinished) -> None:
         if job.host is None or job.state == "cancelled":
             if job.state == "failed":
                 cost |= {"attempt": event.attempt, "outcome": event.outcome, "finished": event.finished}
-            step.execute(sa.update(step.s.job).where(step.s.job.c.id == event.job).values(**cost))
+            step.update_job(event.job, **cost)
     elif event.final:
         state = outcome_state(event.outcome)
         end = {"attempt": event.attempt, "outcome": event.outcome, "error": event.error, **cost}
@@ -317,7 +318,7 @@ def _try_again(step: Step, job: Any, event: executor.JobFinished) -> None:
         "started": None,
         "earlier": [*(job.earlier or ()), ended.model_dump(mode="json")],
     }
-    step.execute(sa.update(step.s.job).where(step.s.job.c.id == event.job).values(**values))
+    step.update_job(event.job, **values)
     step.row_status(job, "queued")
     if job.state == "running":
         step.count(job.table_id, job.requested_by, job.priority, 1)

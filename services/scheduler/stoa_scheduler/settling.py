@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from stoa_contracts.events import scheduler, tables
-from stoa_scheduler.step import Step, pieces
+from stoa_scheduler.step import Step, among, pieces
 
 __all__ = ["AWAITING", "SETTLING"]
 
@@ -92,8 +92,8 @@ def _change(step: Step, table: str, rows: Sequence[int] | None, *only: Any, **va
         if rows is None:
             step.execute(statement)
         else:
-            for piece in pieces(rows):
-                step.execute(statement.where(row.c.row.in_(piece)))
+            for some in among(row.c.row, rows):
+                step.execute(statement.where(some))
 
 
 # --- what was asked for and waits ---------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, TypeVar, get_args
@@ -15,13 +15,14 @@ from stoa_contracts.envelope import Envelope
 from stoa_contracts.types import RowStatus
 from stoa_scheduler.progress import KEPT, moment_of
 
-__all__ = ["UNENDED", "Statements", "Step", "pieces"]
+__all__ = ["UNENDED", "Statements", "Step", "among", "pieces"]
 
 #: The states of a job that has not ended, as they stand in the read model.
 UNENDED = ("waiting", "running")
 
 _STATUSES: tuple[RowStatus, ...] = get_args(RowStatus)
 _MANY = 500
+_RUN = 20
 
 _T = TypeVar("_T")
 
@@ -65,6 +66,7 @@ class Statements:
             .where(job.c.id == p("b_job"))
             .values(state="running", attempt=p("b_attempt"), host=p("b_host"), started=p("b_started"), not_before=None)
         )
+        self._job_updates: dict[tuple[str, ...], sa.Update] = {}
         of_row = (row.c.table_id == p("b_table"), row.c.row == p("b_row"))
         self.find_row = sa.select(
             row.c.revision, row.c.status, row.c.job, row.c.suspected, row.c.pinned, self.table.c.workflow_version
@@ -85,6 +87,7 @@ class Statements:
                 output_version=None,
             )
         )
+        self.add_rows = sa.insert(row)
         self.remove_row = sa.delete(row).where(*of_row)
         self.no_longer_awaited = sa.delete(awaited).where(
             awaited.c.table_id == p("b_table"), awaited.c.row == p("b_row")
@@ -111,6 +114,16 @@ class Statements:
         )
         moment = (ended.c.table_id == p("b_table"), ended.c.moment == p("b_moment"))
         self.count_ended = sa.update(ended).where(*moment).values(jobs=ended.c.jobs + 1)
+
+    def update_job(self, names: Iterable[str]) -> sa.Update:
+        """Give the statement that sets these columns of the job ``b_job`` to the parameters of the same names with ``b_``."""
+        key = tuple(names)
+        found = self._job_updates.get(key)
+        if found is None:
+            c = self.job.c
+            values = {name: sa.bindparam(f"b_{name}", type_=c[name].type) for name in key}
+            found = self._job_updates[key] = sa.update(self.job).where(c.id == sa.bindparam("b_job")).values(values)
+        return found
 
 
 class Step:
@@ -144,13 +157,15 @@ class Step:
         """Find what a job is and how far it got."""
         return self.execute(self.s.find_job, {"b_job": job}).first()
 
+    def update_job(self, job: str, **values: Any) -> None:
+        """Change columns of a job."""
+        parameters = {f"b_{name}": value for name, value in values.items()}
+        self.execute(self.s.update_job(values), {"b_job": job, **parameters})
+
     def end(self, job: Any, state: str, *, finished: datetime, reused_from: str | None = None, **values: Any) -> None:
         """End a job that has not ended."""
-        self.execute(
-            sa.update(self.s.job)
-            .where(self.s.job.c.id == job.id)
-            .values(state=state, not_before=None, finished=finished, reused_from=reused_from, **values)
-        )
+        ended = {"state": state, "not_before": None, "finished": finished, "reused_from": reused_from}
+        self.update_job(job.id, **ended, **values)
         if job.state == "waiting":
             self.count(job.table_id, job.requested_by, job.priority, -1)
         if reused_from is not None:
@@ -224,7 +239,7 @@ class Step:
     def _statuses(self, table: str, rows: Sequence[int] | None) -> Counter[str]:
         c = self.s.row.c
         statement = sa.select(c.status, sa.func.count().label("n")).where(c.table_id == table).group_by(c.status)
-        parts = [statement] if rows is None else [statement.where(c.row.in_(piece)) for piece in pieces(rows)]
+        parts = [statement] if rows is None else [statement.where(some) for some in among(c.row, rows)]
         counts: Counter[str] = Counter()
         for part in parts:
             for item in self.execute(part):
@@ -236,6 +251,31 @@ class Step:
         if any(change.values()):
             numbers = {f"b_{name}": change.get(name, 0) for name in (*_STATUSES, "awaited")}
             self.execute(self.s.change_progress, {"b_table": table, **numbers})
+
+
+def among(column: sa.Column[int], rows: Iterable[int]) -> Iterator[sa.ColumnElement[bool]]:
+    """Say in SQL which rows are meant, in pieces that fit into one statement.
+
+    What was done to many rows at once was mostly done to rows that follow each other, and naming the first and the last of
+    them is enough.
+    """
+    single: list[int] = []
+    for first, last in _runs(sorted(set(rows))):
+        if last - first < _RUN:
+            single += range(first, last + 1)
+        else:
+            yield column.between(first, last)
+    for piece in pieces(single):
+        yield column.in_(piece)
+
+
+def _runs(rows: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """List the first and the last of rows that follow each other, in sorted rows."""
+    begin = 0
+    for place in range(1, len(rows) + 1):
+        if place == len(rows) or rows[place] != rows[place - 1] + 1:
+            yield rows[begin], rows[place - 1]
+            begin = place
 
 
 def pieces(items: Sequence[_T]) -> Iterator[Sequence[_T]]:

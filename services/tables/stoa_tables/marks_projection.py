@@ -17,7 +17,7 @@ __all__ = ["MARKS", "forget_marks"]
 
 
 def _time(batch: Batch) -> str:
-    time: str = batch.envelope.model_dump(mode="json", include={"time"})["time"]
+    time: str = batch.envelope.written_time
     return time
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from operator import itemgetter
 from typing import Any, get_args
 
 import sqlalchemy as sa
 
+from stoa_chassis.bulk import insert_many
 from stoa_chassis.projection import ReadModel
 from stoa_contracts.canonical import digest
 from stoa_contracts.envelope import Envelope
@@ -169,6 +168,18 @@ class _Statements:
             .order_by(link.c.link, parent.c.side)
         )
         self.remember = sa.insert(event)
+        step = tables["edit_step"]
+        self.newest_step = (
+            sa.select(step)
+            .where(step.c.table_id == sa.bindparam("table"), step.c.actor == sa.bindparam("actor"))
+            .order_by(step.c.position.desc())
+            .limit(1)
+        )
+        self.grow_step = (
+            sa.update(step)
+            .where(step.c.table_id == sa.bindparam("table_id_"), step.c.position == sa.bindparam("position_"))
+            .values({name: sa.bindparam(f"{name}_", type_=step.c[name].type) for name in ("last", "rows", "kind")})
+        )
 
 
 @lru_cache(maxsize=8)
@@ -400,7 +411,7 @@ class Batch:
 
     def insert(self, table: str, values: Sequence[Mapping[str, Any]]) -> None:
         if len(values) > _MANY:
-            _insert_many(self.connection, self.statements.insert[table], values)
+            insert_many(self.connection, self.statements.insert[table], values)
         elif values:
             self.connection.execute(self.statements.insert[table], values)
 
@@ -417,26 +428,6 @@ class Batch:
         for name in names:
             item = self.tables[name]
             self.connection.execute(sa.delete(item).where(item.c.table_id == self.table))
-
-
-def _insert_many(connection: sa.Connection, statement: sa.Insert, values: Sequence[Mapping[str, Any]]) -> None:
-    """Insert rows that all have the same columns, with nothing between us and the driver: it takes half the time."""
-    names = list(values[0])
-    compiled = statement.compile(dialect=connection.dialect, column_keys=names)
-    write = {name: json.dumps for name in names if isinstance(statement.table.c[name].type, sa.JSON)}
-    columns = [
-        [value if value is None else write[name](value) for value in map(itemgetter(name), values)]
-        if name in write
-        else list(map(itemgetter(name), values))
-        for name in names
-    ]
-    if connection.dialect.positional:
-        order = [names.index(name) for name in compiled.positiontup or names]
-        connection.exec_driver_sql(str(compiled), list(zip(*(columns[index] for index in order), strict=True)))
-    else:
-        connection.exec_driver_sql(
-            str(compiled), [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-        )
 
 
 # --- gathered: what jobs and editors do --------------------------------------------------------------------------------------------
@@ -555,7 +546,7 @@ def _row_edited(batch: Batch, event: events.RowEdited) -> None:
 
 
 def _who(batch: Batch) -> dict[str, Any]:
-    time = batch.envelope.model_dump(mode="json", include={"time"})["time"]
+    time = batch.envelope.written_time
     return {"by": batch.envelope.actor, "position": batch.position, "time": time}
 
 
@@ -597,7 +588,7 @@ def _table_created(batch: Batch, event: events.TableCreated) -> None:
         "columns": [column.model_dump(mode="json") for column in event.columns],
         "workflow_version": None,
         "next_row": 1,
-        "created": batch.envelope.model_dump(mode="json", include={"time"})["time"],
+        "created": batch.envelope.written_time,
         "deleted": False,
     }
     batch.insert("worktable", [values])

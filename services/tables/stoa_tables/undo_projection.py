@@ -43,6 +43,7 @@ class StepBook:
         self._batch = batch
         self._newest: dict[tuple[str, str], dict[str, Any] | None] = {}
         self._steps: list[dict[str, Any]] = []
+        self._grown: dict[tuple[str, int], dict[str, Any]] = {}
         self._events: list[dict[str, Any]] = []
 
     def forget(self) -> None:
@@ -50,8 +51,13 @@ class StepBook:
         self._newest.clear()
 
     def flush(self) -> None:
-        """Write the new steps."""
+        """Write the new steps, and those that grew."""
         self._batch.insert("edit_step", self._steps)
+        if self._grown:
+            names = ("table_id", "position", "last", "rows", "kind")
+            grown = [{f"{name}_": step[name] for name in names} for step in self._grown.values()]
+            self._batch.connection.execute(self._batch.statements.grow_step, grown)
+            self._grown = {}
         self._batch.insert("edit_step_event", self._events)
         self._steps, self._events = [], []
 
@@ -106,7 +112,7 @@ class StepBook:
                 "correlationid": envelope.correlationid,
                 "kind": kind,
                 "rows": rows,
-                "time": envelope.model_dump(mode="json", include={"time"})["time"],
+                "time": envelope.written_time,
                 "undone": False,
             }
             self._steps.append(newest)
@@ -128,24 +134,15 @@ class StepBook:
 
     def _find(self, key: tuple[str, str]) -> dict[str, Any] | None:
         if key not in self._newest:
-            item = self._batch.tables["edit_step"]
-            statement = (
-                sa.select(item)
-                .where(item.c.table_id == key[0], item.c.actor == key[1])
-                .order_by(item.c.position.desc())
-                .limit(1)
-            )
-            found = self._batch.connection.execute(statement).first()
+            who = {"table": key[0], "actor": key[1]}
+            found = self._batch.connection.execute(self._batch.statements.newest_step, who).first()
             self._newest[key] = None if found is None else found._asdict()
         return self._newest[key]
 
     def _rewrite(self, step: dict[str, Any]) -> None:
-        if any(waiting is step for waiting in self._steps):
-            return
-        item = self._batch.tables["edit_step"]
-        values = {name: step[name] for name in ("last", "rows", "kind")}
-        mine = (item.c.table_id == step["table_id"], item.c.position == step["position"])
-        self._batch.connection.execute(sa.update(item).where(*mine).values(values))
+        # Those that were not written yet stand at the end, in the order in which they began.
+        if not self._steps or step["position"] < self._steps[0]["position"]:
+            self._grown[step["table_id"], step["position"]] = step
 
     def _drop_undone(self, table: str, actor: str) -> None:
         """Give up what could be redone: the steps that are undone are the newest ones."""

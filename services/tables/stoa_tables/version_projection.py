@@ -24,7 +24,7 @@ def remember_version(connection: sa.Connection, tables: ReadModel, envelope: Env
         ).scalar_one_or_none()
         left = sa.update(version).where(mine, version.c.version == event.previous_version)
         connection.execute(left.values(columns=columns))
-    time = envelope.model_dump(mode="json", include={"time"})["time"]
+    time = envelope.written_time
     given = {"last_position": envelope.log_position, "last_time": time, "last_actor": envelope.actor}
     known = sa.update(version).where(mine, version.c.version == event.workflow_version).values(given)
     if connection.execute(known).rowcount:
