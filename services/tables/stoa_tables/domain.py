@@ -191,9 +191,17 @@ def items(row: Row, columns: Sequence[Column], *, per: str, needs_outputs: bool 
         yield Item(Source(row.row, number), {**row.inputs, **outputs})
 
 
+#: Values of these types are the same as JSON where they are equal and of one type. A float is not: 0.0 equals -0.0.
+_WRITTEN_ALIKE = frozenset({str, int, bool, type(None)})
+
+
 def same(one: Any, other: Any) -> bool:
     """Tell whether two values are the same, as JSON: 1 is not true, and not 1.0."""
-    return one is other or canonical_json(one) == canonical_json(other)
+    if one is other:
+        return True
+    if type(one) in _WRITTEN_ALIKE and type(other) in _WRITTEN_ALIKE:
+        return type(one) is type(other) and bool(one == other)
+    return canonical_json(one) == canonical_json(other)
 
 
 def find_path(links: Iterable[tuple[str, Sequence[str]]], start: str, goal: str) -> list[str] | None:

@@ -255,8 +255,7 @@ class Batch:
         for table, numbers in states.items():
             self.states(table, numbers)
         for table, numbers in inputs.items():
-            for number, row in self.store.rows(table, numbers).items():
-                self._inputs[table, number] = _Inputs(row.inputs, row.corrected, row.link)
+            self._read_inputs(table, numbers)
 
     # --- what is gathered ---
 
@@ -287,10 +286,12 @@ class Batch:
 
     def inputs(self, table: str, rows: Iterable[int]) -> dict[int, _Inputs]:
         """Give the inputs of rows, with what this batch did to them."""
-        missing = [row for row in rows if (table, row) not in self._inputs]
-        for number, row in self.store.rows(table, missing).items():
-            self._inputs[table, number] = _Inputs(row.inputs, row.corrected, row.link)
+        self._read_inputs(table, [row for row in rows if (table, row) not in self._inputs])
         return {row: self._inputs[table, row] for row in rows}
+
+    def _read_inputs(self, table: str, rows: Iterable[int]) -> None:
+        for entry in self.store.inputs(table, rows):
+            self._inputs[table, entry.row] = _Inputs(entry.inputs, entry.corrected or {}, entry.link)
 
     def digest_of_inputs(self, event: events.OutputsRecorded, table: Table) -> str:
         """Name the inputs from which outputs were made that belong to their row."""

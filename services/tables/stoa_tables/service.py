@@ -232,8 +232,8 @@ class TableService(CommandService):
         def command(recorder: Recorder) -> Edited:
             table = Queries(recorder.store).table(name)
             self._edit(recorder, table, wanted, edits.reason)
-            rows = recorder.store.rows(table.id, [edit.row for edit in wanted])
-            revisions = [EditedRevision(row=row.row, revision=row.revision) for row in rows.values()]
+            found = recorder.store.revisions(table.id, [edit.row for edit in wanted])
+            revisions = [EditedRevision(row=row, revision=revision) for row, revision in found.items()]
             return Edited(rows=revisions, position=self._position(recorder))
 
         request = {"command": "edit-rows", "table": name, "edits": edits.model_dump(mode="json")}

@@ -42,6 +42,8 @@ class _Statements:
         some = row.c.row.in_(sa.bindparam("rows", expanding=True))
         self.row = sa.select(row).where(mine, one)
         self.rows = sa.select(row).where(mine, some).order_by(row.c.row)
+        self.revisions = sa.select(row.c.row, row.c.revision).where(mine, some).order_by(row.c.row)
+        self.inputs = sa.select(row.c.row, row.c.inputs, row.c.corrected, row.c.link).where(mine, some)
         self.row_ids = sa.select(row.c.row).where(mine).order_by(row.c.row)
         self.statuses = sa.select(row.c.row, row.c.status).where(mine, some)
         belonging = belongs(row, sa.bindparam("version", type_=sa.String))
@@ -198,6 +200,19 @@ class Store:
         for some in chunks(sorted(set(rows))):
             found |= {entry.row: to_row(entry) for entry in self._run(self._statements.rows, table=table, rows=some)}
         return found
+
+    def revisions(self, table: str, rows: Iterable[int]) -> dict[int, int]:
+        """Tell at which revisions rows are, in the order of their ids; those that do not exist are left out."""
+        found: dict[int, int] = {}
+        for some in chunks(sorted(set(rows))):
+            entries = self._run(self._statements.revisions, table=table, rows=some)
+            found |= {entry.row: entry.revision for entry in entries}
+        return found
+
+    def inputs(self, table: str, rows: Iterable[int]) -> Iterator[Any]:
+        """Give the columns ``row``, ``inputs``, ``corrected`` and ``link`` of rows: edits of many rows need no more of them."""
+        for some in chunks(sorted(set(rows))):
+            yield from self._run(self._statements.inputs, table=table, rows=some)
 
     def row_ids(self, table: str) -> list[int]:
         """List the ids of a table's rows in their order."""
