@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from stoa_chassis.database import Database
 from stoa_chassis.log import Broken, ConflictError, Log, event, read_checkpoint, write_checkpoint
+from stoa_contracts.canonical import canonical_json
 from stoa_contracts.events.tables import RowsRemoved
 from tests.chassis.observatory import ORIGIN, opened, pointed
 
@@ -173,3 +174,15 @@ def test_the_log_needs_no_more_columns_than_it_says() -> None:
         "position", "id", "stream", "version", "type", "schema_version", "time", "actor",
         "correlationid", "causationid", "traceparent", "data", "chain",
     ]  # fmt: skip
+
+
+def test_what_is_sent_is_what_was_written(database_url: str) -> None:
+    with opened(database_url) as (database, store), database.writing() as connection:
+        facts = [RowsRemoved(table="Größe", rows=[number]) for number in range(1, 6)]
+        store.log.append(connection, "Größe", facts, ORIGIN)
+        sent = list(store.log.read_written(connection, after=1, limit=3))
+        read = store.log.read(connection, after=1, limit=3)
+        assert [head.log_position for head, _ in sent] == [2, 3, 4]
+        assert [body for _, body in sent] == [envelope.to_bytes() for envelope in read]
+        whole = [envelope.model_dump(mode="json", exclude_none=True) for envelope in read]
+        assert [body for _, body in sent] == [canonical_json(content) for content in whole]
