@@ -14,7 +14,6 @@ from typing import Any, Protocol
 import structlog
 import uvicorn
 from fastapi import APIRouter, FastAPI, Response
-from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -91,18 +90,11 @@ def create_operated_app(
     app.state.context = context
     install_problem_handlers(app)
     app.add_middleware(_RequestMiddleware, context=context)
-    for router in [*routers, _operations(context)]:
-        _add(app, router)
+    for router in routers:
+        app.include_router(router)
+    app.include_router(_operations(context))
     _document_problems(app)
     return app
-
-
-def _add(app: FastAPI, router: APIRouter) -> None:
-    # `include_router` would analyse the parameters of every route once more, which takes longer than all else at a start.
-    for route in router.routes:
-        if isinstance(route, APIRoute):
-            route.unique_id = route.operation_id = route.name
-        app.router.routes.append(route)
 
 
 def _operations(context: OperatedContext) -> APIRouter:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import httpx
 import sqlalchemy as sa
-from fastapi import APIRouter, FastAPI, Query, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from pydantic import ValidationError
 
 from stoa_chassis.application import create_operated_app, run_app
@@ -222,17 +222,8 @@ class ProcessContext:
 
 
 def process_context(request: Request) -> Any:
-    """Give the process context of a request's application.
-
-    Raises
-    ------
-    UpgradingError
-        If the read model is still being computed: only the log and the operations are there meanwhile.
-    """
-    context: ProcessContext = request.app.state.context
-    if context.renewal.pending:
-        raise UpgradingError(str(context.renewal), headers={"Retry-After": "1"})
-    return context
+    """Give the process context of a request's application."""
+    return request.app.state.context
 
 
 def origin_of(request: Request) -> Origin:
@@ -298,8 +289,17 @@ def create_service_app(
                 await on_stop()
             await context.aclose()
 
+    answering = APIRouter(dependencies=[Depends(_refuse_while_upgrading)])
+    for router in routers:
+        answering.include_router(router)
     # The log can be read at any time: other services may need it to compute their own read models.
-    return create_operated_app(context, [*routers, _feed(context)], description=description, lifespan=lifespan)
+    return create_operated_app(context, [answering, _feed(context)], description=description, lifespan=lifespan)
+
+
+async def _refuse_while_upgrading(request: Request) -> None:
+    context: ProcessContext = request.app.state.context
+    if context.renewal.pending:
+        raise UpgradingError(str(context.renewal), headers={"Retry-After": "1"})
 
 
 def _feed(context: ProcessContext) -> APIRouter:
